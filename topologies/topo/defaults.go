@@ -1,0 +1,38 @@
+package topo
+
+// DefaultMTU in bytes, of Ethernet and of dummy interfaces.
+const DefaultMTU = 1500
+
+// DefaultVagrantProvider is what makes VMs where the file is silent.
+const DefaultVagrantProvider = "virtualbox"
+
+// applyDefaults fills in what the file leaves out.
+func (t *Topology) applyDefaults() {
+	mtus := make(map[string]int, len(t.Networks))
+	for i := range t.Networks {
+		n := &t.Networks[i]
+		setDefault(&n.Value.MTU, DefaultMTU)
+		mtus[n.Name] = n.Value.MTU
+	}
+	for _, node := range t.Nodes {
+		for i := range node.Value.Interfaces {
+			iface := &node.Value.Interfaces[i].Value
+			setDefault(&iface.Type, Ethernet)
+			setDefault(&iface.MTU, mtus[iface.Network])
+			setDefault(&iface.MTU, DefaultMTU)
+		}
+	}
+	if t.Cluster != (Cluster{}) {
+		setDefault(&t.Cluster.RoutingMode, RoutingNative)
+	}
+	if v := t.Providers.Vagrant; v != nil {
+		setDefault(&v.Provider, DefaultVagrantProvider)
+	}
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}

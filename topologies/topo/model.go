@@ -1,0 +1,172 @@
+// Package topo is the model of a lab: what a topology file says, checked as a
+// whole. It knows nothing of how a lab is made real.
+package topo
+
+import "net/netip"
+
+// APIVersion and Kind are the only values that a file's apiVersion and kind may have.
+const (
+	APIVersion = "labctl/v1"
+	Kind       = "Topology"
+)
+
+// Topology is one lab, as its file describes it. [Load] returns only valid ones.
+type Topology struct {
+	APIVersion string       `json:"apiVersion"`
+	Kind       string       `json:"kind"`
+	Metadata   Metadata     `json:"metadata"`
+	Requires   Requires     `json:"requires,omitzero"`
+	Networks   Map[Network] `json:"networks"`
+	Nodes      Map[Node]    `json:"nodes"`
+	Cluster    Cluster      `json:"cluster,omitzero"`
+	Workloads  []string     `json:"workloads,omitempty"`
+	Providers  Providers    `json:"providers,omitzero"`
+	Stages     Map[Stage]   `json:"stages,omitempty"`
+}
+
+// Metadata names the lab. The name marks everything that the lab makes.
+type Metadata struct {
+	Name        string `json:"name"`
+	Description string `json:"description,omitempty"`
+}
+
+// Requires holds version constraints in go-version's syntax, such as ">= 5.10".
+type Requires struct {
+	Labctl  string `json:"labctl,omitempty"`
+	Kernel  string `json:"kernel,omitempty"`
+	Vagrant string `json:"vagrant,omitempty"`
+}
+
+// Network is one broadcast domain.
+type Network struct {
+	CIDR netip.Prefix `json:"cidr"`
+	// MTU in bytes of every link on it; 1500 where the file is silent.
+	MTU int `json:"mtu,omitempty"`
+}
+
+// Role is what a node does in the cluster.
+type Role string
+
+// The roles of a node.
+const (
+	RoleRouter       Role = "router"
+	RoleControlPlane Role = "control-plane"
+	RoleWorker       Role = "worker"
+	RoleHost         Role = "host"
+)
+
+// Node is one machine of the lab.
+type Node struct {
+	Role       Role           `json:"role"`
+	PodCIDR    netip.Prefix   `json:"podCIDR,omitzero"`
+	Interfaces Map[Interface] `json:"interfaces"`
+	Routes     []Route        `json:"routes,omitempty"`
+	Resources  Resources      `json:"resources,omitzero"`
+}
+
+// InterfaceType tells a link on a network from one that stands alone.
+type InterfaceType string
+
+// The types of an interface; ethernet where the file is silent.
+const (
+	Ethernet InterfaceType = "ethernet"
+	Dummy    InterfaceType = "dummy"
+)
+
+// Interface is a node's interface beside eth0, which every node has (see [Uplink]).
+type Interface struct {
+	Type    InterfaceType `json:"type,omitempty"`
+	Network string        `json:"network,omitempty"`
+	Address netip.Prefix  `json:"address"`
+	// MTU in bytes; the network's where the file is silent.
+	MTU int `json:"mtu,omitempty"`
+}
+
+// Route is a static route. Several next hops share the traffic at equal cost.
+type Route struct {
+	To  netip.Prefix `json:"to"`
+	Via NextHops     `json:"via"`
+}
+
+// NextHops is one address or a list of them in the file.
+type NextHops []netip.Addr
+
+// Resources are what a VM gets; a namespace takes no notice of them.
+type Resources struct {
+	CPUs      int `json:"cpus,omitempty"`
+	MemoryMiB int `json:"memoryMiB,omitempty"`
+	// SSHPort is the host's port that is forwarded to the guest's port 22.
+	SSHPort int `json:"sshPort,omitempty"`
+}
+
+// RoutingMode is how pods of different nodes reach each other.
+type RoutingMode string
+
+// RoutingNative routes pod addresses on the underlay itself.
+const RoutingNative RoutingMode = "native"
+
+// Cluster is what the agents of all nodes have in common.
+type Cluster struct {
+	PodCIDR     netip.Prefix `json:"podCIDR,omitzero"`
+	ServiceCIDR netip.Prefix `json:"serviceCIDR,omitzero"`
+	RoutingMode RoutingMode  `json:"routingMode,omitempty"`
+	// AutoDirectNodeRoutes makes each agent route other nodes' pod CIDRs by those nodes' addresses.
+	AutoDirectNodeRoutes bool `json:"autoDirectNodeRoutes,omitempty"`
+	// DirectRoutingSkipUnreachable passes over nodes behind a gateway in silence instead of refusing them.
+	DirectRoutingSkipUnreachable bool         `json:"directRoutingSkipUnreachable,omitempty"`
+	NativeRoutingCIDR            netip.Prefix `json:"nativeRoutingCIDR,omitzero"`
+	Masquerade                   bool         `json:"masquerade,omitempty"`
+	KubeProxyReplacement         bool         `json:"kubeProxyReplacement,omitempty"`
+}
+
+// Providers holds what only one provider needs.
+type Providers struct {
+	Vagrant *Vagrant `json:"vagrant,omitempty"`
+}
+
+// Vagrant says from which box VMs are made.
+type Vagrant struct {
+	Box        string `json:"box"`
+	BoxVersion string `json:"boxVersion,omitempty"`
+	// Provider is virtualbox or libvirt.
+	Provider string `json:"provider,omitempty"`
+}
+
+// Stage is a state of the lab that a student can enter: what it adds to the
+// file's nodes, and which failures belong to its lesson.
+type Stage struct {
+	Description string         `json:"description,omitempty"`
+	Nodes       Map[StageNode] `json:"nodes,omitempty"`
+	Expect      []Exception    `json:"expect,omitempty"`
+}
+
+// StageNode is what a stage adds to one node.
+type StageNode struct {
+	Routes []Route `json:"routes,omitempty"`
+}
+
+// Result is the fate of packets that an [Exception] declares.
+type Result string
+
+// The fates: the packet vanishes on its way, or it arrives and the answer to it vanishes.
+const (
+	ResultLost      Result = "lost"
+	ResultReplyLost Result = "reply-lost"
+)
+
+// Exception declares traffic that a stage's lesson expects to fail, and where.
+type Exception struct {
+	From Selector `json:"from"`
+	To   Selector `json:"to"`
+	// Both declares the other direction too.
+	Both    bool   `json:"both,omitempty"`
+	Result  Result `json:"result"`
+	At      string `json:"at"`
+	Leaving string `json:"leaving"`
+}
+
+// Selector picks ends of traffic: the pods of nodes, and nodes themselves.
+type Selector struct {
+	PodsOn []string `json:"podsOn,omitempty"`
+	Nodes  []string `json:"nodes,omitempty"`
+}
