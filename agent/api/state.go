@@ -1,0 +1,121 @@
+package api
+
+import "net/netip"
+
+// Version says which agent answers.
+type Version struct {
+	Version string `json:"version"`
+	// Build is the SHA-256 of the agent's own executable, in hex.
+	Build string `json:"build"`
+	PID   int    `json:"pid"`
+}
+
+// State is all that one node's agent is to hold. A new one replaces the last.
+type State struct {
+	// Generation is any text that names this state; Status gives it back.
+	Generation string `json:"generation"`
+	Lab        string `json:"lab"`
+	Node       string `json:"node"`
+	// Pods is absent on a node that carries no pods, such as a router.
+	Pods *PodNetwork `json:"pods,omitempty"`
+	// Sysctls are written when the state arrives and when the agent starts, in
+	// this order. One that somebody changes later is reported, not mended: a
+	// student must be able to break the lab.
+	Sysctls []Sysctl `json:"sysctls,omitempty"`
+	// Underlay is what the lab gave the node. The agent watches it and reports what differs.
+	Underlay Underlay `json:"underlay"`
+}
+
+// PodNetwork is the node's part in native routing.
+type PodNetwork struct {
+	CIDR    netip.Prefix `json:"cidr"`
+	Gateway netip.Addr   `json:"gateway"`
+	// MTU in bytes of the pod gateway's device.
+	MTU int `json:"mtu"`
+	// DirectRoutes asks for a route to each peer's pod CIDR.
+	DirectRoutes    bool   `json:"directRoutes"`
+	SkipUnreachable bool   `json:"skipUnreachable"`
+	Peers           []Peer `json:"peers,omitempty"`
+}
+
+// Peer is another node that carries pods.
+type Peer struct {
+	Name    string       `json:"name"`
+	Address netip.Addr   `json:"address"`
+	CIDR    netip.Prefix `json:"cidr"`
+}
+
+// Sysctl is a file under /proc/sys, its name with slashes (net/ipv4/ip_forward).
+type Sysctl struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+// Underlay is the node's network as the lab made it.
+type Underlay struct {
+	Links  []UnderlayLink  `json:"links,omitempty"`
+	Routes []UnderlayRoute `json:"routes,omitempty"`
+}
+
+// UnderlayLink is an interface that must be up, with this MTU and these addresses.
+type UnderlayLink struct {
+	Name      string         `json:"name"`
+	MTU       int            `json:"mtu"`
+	Addresses []netip.Prefix `json:"addresses,omitempty"`
+}
+
+// UnderlayRoute is a static route that must be there.
+type UnderlayRoute struct {
+	To  netip.Prefix `json:"to"`
+	Via []netip.Addr `json:"via"`
+}
+
+// Applied answers a new state: it is on disk, and the agent works on it.
+type Applied struct {
+	Generation string `json:"generation"`
+	// Changed is false where the agent held that very state already.
+	Changed bool `json:"changed"`
+}
+
+// Status is what the agent holds, object by object.
+type Status struct {
+	Version    Version `json:"version"`
+	Node       string  `json:"node"`
+	Generation string  `json:"generation"`
+	// Settled means that every object of the generation was looked at since it
+	// arrived, and none is pending or failed.
+	Settled bool     `json:"settled"`
+	Objects []Object `json:"objects"`
+}
+
+// Condition is how one object stands.
+type Condition string
+
+// The conditions of an object.
+const (
+	InPlace Condition = "in place"
+	Refused Condition = "refused" // will not be made, and Reason says why
+	Skipped Condition = "skipped" // would be refused, and the topology says to pass over it
+	Drifted Condition = "drifted" // not as the lab made it, and not the agent's to mend
+	Failed  Condition = "failed"  // the kernel refused; the agent tries again
+	Pending Condition = "pending" // not looked at yet
+)
+
+// Object is one thing that an agent holds or watches.
+type Object struct {
+	// Kind is link, address, route or sysctl.
+	Kind string `json:"kind"`
+	Name string `json:"name"`
+	// Owner is agent for what the agent mends, lab for what it only watches.
+	Owner     string    `json:"owner"`
+	Condition Condition `json:"condition"`
+	Reason    string    `json:"reason,omitempty"`
+	// Mended counts how often the agent put it back.
+	Mended int `json:"mended,omitempty"`
+}
+
+// The owners of an object.
+const (
+	OwnerAgent = "agent"
+	OwnerLab   = "lab"
+)

@@ -1,0 +1,92 @@
+package api
+
+import "net/netip"
+
+// Tables are the kernel's own, as netlink gives them, IPv4 only.
+type Tables struct {
+	Links []Link `json:"links"`
+	// Routes of the main table, in the kernel's order.
+	Routes     []Route     `json:"routes"`
+	Neighbours []Neighbour `json:"neighbours"`
+	Forwarding bool        `json:"forwarding"`
+}
+
+// Link is an interface.
+type Link struct {
+	Index int    `json:"index"`
+	Name  string `json:"name"`
+	Kind  string `json:"kind"` // veth, dummy, ifb, …; empty for loopback and hardware
+	Alias string `json:"alias,omitempty"`
+	MTU   int    `json:"mtu"`
+	// Up is the administrative state; Carrier is false where the other end is down.
+	Up        bool           `json:"up"`
+	Carrier   bool           `json:"carrier"`
+	Addresses []netip.Prefix `json:"addresses,omitempty"`
+	// Forwarding and RPFilter are the interface's own sysctls; RPFilter is the
+	// higher of the interface's and "all", which is the one that counts.
+	Forwarding bool `json:"forwarding"`
+	RPFilter   int  `json:"rpFilter"`
+}
+
+// Route is one entry of a routing table.
+type Route struct {
+	To netip.Prefix `json:"to"`
+	// Type is unicast, blackhole, unreachable, prohibit or throw, in ip-route(8)'s words.
+	Type     string    `json:"type"`
+	NextHops []NextHop `json:"nextHops,omitempty"`
+	// Protocol is the number; ProtocolName the name that ip would print.
+	Protocol     int        `json:"protocol"`
+	ProtocolName string     `json:"protocolName"`
+	Scope        string     `json:"scope"`
+	Source       netip.Addr `json:"source,omitzero"`
+	Metric       int        `json:"metric,omitempty"`
+	MTU          int        `json:"mtu,omitempty"`
+}
+
+// NextHop is where a route sends a packet. Via is the zero address on a
+// connected route.
+type NextHop struct {
+	Via    netip.Addr `json:"via,omitzero"`
+	Device string     `json:"device"`
+	Weight int        `json:"weight,omitempty"`
+	// Dead and LinkDown are the kernel's own flags.
+	Dead     bool `json:"dead,omitempty"`
+	LinkDown bool `json:"linkDown,omitempty"`
+}
+
+// Neighbour is an entry of the ARP table.
+type Neighbour struct {
+	Address netip.Addr `json:"address"`
+	Device  string     `json:"device"`
+	MAC     string     `json:"mac,omitempty"`
+	State   string     `json:"state"` // reachable, stale, failed, permanent, … as ip-neighbour(8) has them
+}
+
+// LookupRequest asks the FIB for its decision on each query.
+type LookupRequest struct {
+	Queries []Lookup `json:"queries"`
+}
+
+// Lookup is one question to the FIB. From is optional.
+type Lookup struct {
+	To   netip.Addr `json:"to"`
+	From netip.Addr `json:"from,omitzero"`
+}
+
+// LookupResponse has one decision for each query, in the same order.
+type LookupResponse struct {
+	Decisions []Decision `json:"decisions"`
+}
+
+// Decision is the FIB's: where a packet of this node would go.
+type Decision struct {
+	// Type is unicast or local; with Error set, nothing else is.
+	Type   string     `json:"type,omitempty"`
+	Via    netip.Addr `json:"via,omitzero"`
+	Device string     `json:"device,omitempty"`
+	Source netip.Addr `json:"source,omitzero"`
+	// MTU is the route's path MTU as the kernel remembers it; 0 where it has learnt none.
+	MTU int `json:"mtu,omitempty"`
+	// Error is the kernel's, such as "network is unreachable".
+	Error string `json:"error,omitempty"`
+}

@@ -1,0 +1,87 @@
+//go:build linux
+
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"runtime/debug"
+
+	"github.com/native-routing/labctl/agent/api"
+)
+
+// handler answers every operation of agent/api.
+func (d *daemon) handler() http.Handler {
+	mux := http.NewServeMux()
+	api.GetVersion.Handle(mux, d.getVersion)
+	api.PutState.Handle(mux, d.putState)
+	api.GetStatus.Handle(mux, d.getStatus)
+	api.GetTables.Handle(mux, d.getTables)
+	api.LookupRoutes.Handle(mux, d.lookupRoutes)
+	handleProbes(mux)
+	return d.recovered(mux)
+}
+
+// recovered answers a panic with an error, and logs where it was.
+func (d *daemon) recovered(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			p := recover()
+			if p == nil {
+				return
+			}
+			d.config.Log.Error("panic", "operation", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(http.StatusInternalServerError)
+			_ = json.NewEncoder(w).Encode(&api.Error{Code: api.CodeInternal, Message: fmt.Sprintf("panic: %v; the agent's log says where", p)})
+		}()
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (d *daemon) getVersion(context.Context, api.None) (api.Version, error) {
+	return d.config.Version(), nil
+}
+
+func (d *daemon) putState(_ context.Context, state api.State) (api.Applied, error) {
+	if err := validate(state); err != nil {
+		return api.Applied{}, err
+	}
+	raw, err := encodeState(state)
+	if err != nil {
+		return api.Applied{}, err
+	}
+	d.put.Lock()
+	defer d.put.Unlock()
+	if err := d.store.save(raw); err != nil {
+		return api.Applied{}, &api.Error{Code: api.CodeUnavailable, Message: "keep the state: " + err.Error()}
+	}
+	changed := !bytes.Equal(d.held, raw)
+	d.held = raw
+	d.reconciler.Set(state)
+	d.config.Log.Info("state received", "generation", state.Generation, "changed", changed)
+	return api.Applied{Generation: state.Generation, Changed: changed}, nil
+}
+
+func (d *daemon) getStatus(context.Context, api.None) (api.Status, error) {
+	status := d.reconciler.Status()
+	status.Version = d.config.Version()
+	return status, nil
+}
+
+func (d *daemon) getTables(context.Context, api.None) (api.Tables, error) {
+	return d.reconciler.Tables()
+}
+
+func (d *daemon) lookupRoutes(_ context.Context, request api.LookupRequest) (api.LookupResponse, error) {
+	for i, q := range request.Queries {
+		if !q.To.Is4() || (q.From.IsValid() && !q.From.Is4()) {
+			return api.LookupResponse{}, &api.Error{Code: api.CodeInvalid, Message: fmt.Sprintf("queries[%d]: want IPv4 addresses", i)}
+		}
+	}
+	decisions, err := d.reconciler.Lookup(request.Queries)
+	return api.LookupResponse{Decisions: decisions}, err
+}
