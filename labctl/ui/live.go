@@ -1,0 +1,87 @@
+package ui
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/charmbracelet/x/ansi"
+)
+
+// The columns of a step's line.
+const (
+	statusWidth  = 6
+	stepWidth    = 16
+	elapsedWidth = 6
+)
+
+var (
+	brailleSpinner = [...]string{"⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"}
+	asciiSpinner   = [...]string{"|", "/", "-", `\`}
+)
+
+// spinner returns a running step's sign, in a status's width.
+func (p *Progress) spinner() string {
+	if p.Style.unicode {
+		return pad(brailleSpinner[p.frame%len(brailleSpinner)], statusWidth)
+	}
+	return pad(asciiSpinner[p.frame%len(asciiSpinner)], statusWidth)
+}
+
+// line tells of t: status, step, time and detail in columns.
+func (p *Progress) line(t *Task, status, detail string) string {
+	elapsed := fmt.Sprintf("%*s", elapsedWidth, Duration(p.Now().Sub(t.start)))
+	line := status + pad(t.step, stepWidth) + p.Style.Dim(elapsed)
+	if detail != "" {
+		line += "  " + detail
+	}
+	return line
+}
+
+// redraw prints finished lines over the running steps' block, and the block
+// anew under them. All goes out in one write, so that nothing flickers, and
+// leaves the cursor under the block at a line's start, where the terminal's own
+// echo of Ctrl-C does no harm. The lock is held.
+func (p *Progress) redraw(finished ...string) {
+	columns, lines := terminalSize(p.w)
+	var b strings.Builder
+	b.WriteByte('\r')
+	if p.drawn > 0 {
+		b.WriteString(ansi.CursorUp(p.drawn))
+	}
+	block := p.block(lines - 1)
+	for _, line := range append(finished, block...) {
+		// A line that fills its last column would leave the cursor in a place
+		// on which terminals disagree.
+		b.WriteString(ansi.Truncate(line, columns-1, p.ellipsis()))
+		b.WriteString(ansi.EraseLineRight + "\n")
+	}
+	b.WriteString(ansi.EraseScreenBelow)
+	p.drawn = len(block)
+	io.WriteString(p.w, b.String())
+}
+
+// block returns the running steps' lines, at most limit, for what has scrolled
+// off the screen cannot be drawn again.
+func (p *Progress) block(limit int) []string {
+	shown := p.running
+	limit = max(limit, 1)
+	if len(shown) > limit {
+		shown = shown[:limit-1]
+	}
+	var lines []string
+	for _, t := range shown {
+		lines = append(lines, p.line(t, p.Style.Warn(p.spinner()), t.detail))
+	}
+	if rest := len(p.running) - len(shown); rest > 0 {
+		lines = append(lines, p.Style.Dim(fmt.Sprintf("%*s%s %d more", statusWidth, "", p.ellipsis(), rest)))
+	}
+	return lines
+}
+
+func (p *Progress) ellipsis() string {
+	if p.Style.unicode {
+		return "…"
+	}
+	return "..."
+}
