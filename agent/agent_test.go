@@ -83,7 +83,7 @@ func TestConverges(t *testing.T) {
 	asSettled(t, p)
 	for _, name := range []string{"labctl_host", "labctl_net"} {
 		got := s.node.IP("link show dev " + name)
-		if !strings.Contains(got, "NOARP") || !strings.Contains(got, "alias labctl lab=study node=k8s-ctr interface="+name) {
+		if !strings.Contains(got, "NOARP") || !strings.Contains(got, "alias labctl-agent lab=study node=k8s-ctr interface="+name) {
 			t.Errorf("link:\n%s", got)
 		}
 	}

@@ -200,7 +200,7 @@ func (p *planner) gatewayLinks(pods api.PodNetwork) bool {
 }
 
 func (p *planner) link(name string, pods api.PodNetwork) *LinkChange {
-	return &LinkChange{Name: name, MTU: pods.MTU, Alias: fmt.Sprintf("labctl lab=%s node=%s interface=%s", p.state.Lab, p.state.Node, name)}
+	return &LinkChange{Name: name, MTU: pods.MTU, Alias: fmt.Sprintf("labctl-agent lab=%s node=%s interface=%s", p.state.Lab, p.state.Node, name)}
 }
 
 // foreignGateway returns the link that has one of the gateway's names and is
@@ -215,7 +215,7 @@ func foreignGateway(host, peer *api.Link) *api.Link {
 		case link == nil:
 		case link.Kind != "veth":
 			return link
-		case link.Alias == "" || strings.HasPrefix(link.Alias, "labctl "):
+		case link.Alias == "" || strings.HasPrefix(link.Alias, "labctl-agent "):
 			marked = true
 		default:
 			foreign = link

@@ -109,7 +109,7 @@ func parseLink(words []string) api.Link {
 			link.MTU, _ = strconv.Atoi(words[i+1])
 		case "mark":
 			lab, node, _ := strings.Cut(words[i+1], ",")
-			link.Alias = fmt.Sprintf("labctl lab=%s node=%s interface=%s", lab, node, link.Name)
+			link.Alias = fmt.Sprintf("labctl-agent lab=%s node=%s interface=%s", lab, node, link.Name)
 		}
 		if p, err := netip.ParsePrefix(w); err == nil {
 			link.Addresses = append(link.Addresses, p)

@@ -1,0 +1,71 @@
+# make up     builds labctl, brings the lab up and shows it verified
+# make test   passes all tests (installs the tools that they compare with, where apt-get is)
+# make bench  a table of ratios against a floor measured in the same run
+
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null | sed 's/^v//;/^[0-9]*\./!s/^/0.1.0-dev+/' || true)
+# Privileged work: nothing in front for root, sudo otherwise.
+ROOT    := $(if $(filter 0,$(shell id -u)),,sudo)
+ROOTENV := $(if $(ROOT),-exec "sudo -E",)
+
+AGENTS  := agent/embedded/bin/agent-linux-amd64 agent/embedded/bin/agent-linux-arm64
+GOFLAGS_STATIC := -trimpath -ldflags "-s -w -X main.version=$(or $(VERSION),0.1.0-dev)"
+SOURCES := $(shell find agent bpf labctl provision topologies -name '*.go' -o -name '*.yaml' -o -name '*.json' -o -name '*.css' 2>/dev/null) go.mod go.sum
+
+GOTESTSUM   := gotest.tools/gotestsum@v1.13.0
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+.PHONY: build up down test race bench lint generate fuzz tools clean
+.DELETE_ON_ERROR:
+
+build: bin/labctl
+
+bin/labctl: $(AGENTS) $(SOURCES)
+	CGO_ENABLED=0 $(GO) build $(GOFLAGS_STATIC) -o $@ ./labctl
+
+agent/embedded/bin/agent-linux-%: $(SOURCES)
+	CGO_ENABLED=0 GOOS=linux GOARCH=$* $(GO) build $(GOFLAGS_STATIC) -o $@ ./agent
+
+up: build
+	$(ROOT) ./bin/labctl up
+	$(ROOT) ./bin/labctl verify routes
+
+down: build
+	$(ROOT) ./bin/labctl down
+
+test: tools $(AGENTS)
+	$(GO) run $(GOTESTSUM) --format pkgname --jsonfile bin/test.json -- $(ROOTENV) -timeout 20m ./...
+
+race: tools $(AGENTS)
+	$(GO) run $(GOTESTSUM) --format pkgname -- $(ROOTENV) -race -timeout 30m ./...
+
+lint:
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "gofmt -w them"; exit 1; }
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+	GOOS=darwin $(GO) vet ./labctl/... ./provision/... ./topologies/...
+	GOOS=windows $(GO) vet ./labctl/... ./provision/... ./topologies/...
+
+# What is generated is committed, and CI compares.
+generate:
+	$(GO) generate ./...
+
+# Ten seconds for each fuzz target.
+fuzz:
+	@for f in $$(grep -rl '^func Fuzz' --include '*_test.go' .); do \
+	  for t in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9]*\).*/\1/p' $$f); do \
+	    echo "$$t in $$(dirname $$f)"; $(GO) test -run '^$$' -fuzz "^$$t$$" -fuzztime 10s ./$$(dirname $$f) || exit 1; \
+	  done; \
+	done
+
+# The tools that tests compare with, by the Debian package that holds each.
+tools:
+	@mkdir -p bin
+	@missing=; for pair in ip:iproute2 ping:iputils-ping tracepath:iputils-tracepath tcpdump:tcpdump nft:nftables dot:graphviz; do \
+	  command -v $${pair%%:*} >/dev/null || missing="$$missing $${pair##*:}"; done; \
+	if [ -n "$$missing" ]; then \
+	  command -v apt-get >/dev/null || { echo "the tests need$$missing: install them"; exit 1; }; \
+	  $(ROOT) apt-get update -qq && $(ROOT) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing >/dev/null; fi
+
+clean:
+	rm -rf bin $(AGENTS)

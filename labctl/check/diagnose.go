@@ -1,0 +1,202 @@
+package check
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/native-routing/labctl/topologies/path"
+)
+
+// packet is one leg of a flow: a request, or the reply to it.
+type packet struct {
+	from       string
+	source, to netip.Addr
+}
+
+// diagnose says why a packet was lost where it was. The observed tables say
+// where it should end; where they say otherwise, something that is in no table
+// is the cause.
+func (v *verification) diagnose(l loss) []Cause {
+	for _, way := range v.observed.Trace(l.from, l.source, l.to) {
+		if way.Fate != path.Delivered && (l.agrees(way) || v.remembered(l, way)) {
+			return v.why(way)
+		}
+	}
+	return []Cause{unexplained(l)}
+}
+
+// agrees says whether the way that the tables give ends where the packet was
+// last seen. A packet that goes round ends wherever its TTL does, and one whose
+// next hop is silent is sent if the sender still remembers who that was.
+func (l loss) agrees(way path.Path) bool {
+	last := way.Last()
+	switch {
+	case way.Fate == path.Looped:
+		return true
+	case last.Node != l.node:
+		return false
+	case l.leaving:
+		return last.Out == l.device && (way.Fate == path.LeftLab || way.Fate == path.SilentNextHop)
+	}
+	return way.Fate != path.LeftLab
+}
+
+// remembered says whether a packet came to a node that held the address before:
+// the sender's neighbour table still leads there.
+func (v *verification) remembered(l loss, way path.Path) bool {
+	holder, ok := v.healthy.Holder(way.To)
+	return ok && way.Fate == path.SilentNextHop && l.node == holder.Node
+}
+
+// unexplained is a loss that the tables do not account for.
+func unexplained(l loss) Cause {
+	c := Cause{Node: l.node, Cure: on(l.node, "nft list ruleset"),
+		Reason: "drops a packet that its tables would pass on: a firewall rule or a program does it"}
+	if l.leaving {
+		c.Effect = "it leaves by " + l.device + ", and no node of the lab sees it again"
+	}
+	return c
+}
+
+// why explains a way that does not arrive: by the first node on it that routes
+// otherwise than it should, and else by the node where it ends.
+func (v *verification) why(way path.Path) []Cause {
+	last := way.Last()
+	effect := effectOf(way)
+	for _, hop := range way.Hops {
+		if causes := v.misrouted(hop, way.To); len(causes) > 0 {
+			return with(causes, effect)
+		}
+	}
+	node, _ := v.observed.Node(last.Node)
+	switch way.Fate {
+	case path.NotForwarded, path.Filtered:
+		return forwardingCauses(node)
+	case path.SilentNextHop:
+		return v.silent(last, way.To)
+	case path.Misdelivered:
+		return []Cause{{Node: last.Node, Reason: "holds the address " + way.To.String() + " too", Cure: "labctl up"}}
+	}
+	return []Cause{v.neverRouted(node, way)}
+}
+
+func with(causes []Cause, effect string) []Cause {
+	for i := range causes {
+		causes[i].Effect = effect
+	}
+	return causes
+}
+
+// effectOf is what becomes of a packet, in a few words.
+func effectOf(way path.Path) string {
+	last := way.Last()
+	switch way.Fate {
+	case path.LeftLab:
+		return fmt.Sprintf("on %s, %s takes the packet, out of %s", last.Node, last.Route, last.Out)
+	case path.Looped:
+		return "the packet goes round until its TTL ends"
+	case path.Delivered:
+		return ""
+	}
+	return fmt.Sprintf("the packet ends at %s: %s", last.Node, way.Fate)
+}
+
+// misrouted compares one node's decision with the healthy one: the causes where
+// they differ, none where they are the same.
+func (v *verification) misrouted(hop path.Hop, to netip.Addr) []Cause {
+	seen, _ := v.observed.Node(hop.Node)
+	want, _ := v.healthy.Node(hop.Node)
+	got, expected := seen.Lookup(to), want.Lookup(to)
+	if expected.Type == path.Local && got.Type != path.Local {
+		return v.lostAddress(want, seen, to)
+	}
+	if got.Type != "" && got.Type != path.Local && sameKey(want.Routes, got.Route) == nil {
+		return foreignRoute(want, seen, got.Route)
+	}
+	if expected.Type != path.Unicast || got.Type == path.Local {
+		return nil
+	}
+	if got.Type == "" || got.Route.To != expected.Route.To {
+		return missingRoute(want, seen, expected.Route)
+	}
+	if !sameRoute(expected.Route, got.Route) {
+		return wrongRoute(want, seen, expected.Route, got.Route)
+	}
+	return nil
+}
+
+// lostAddress explains a node that does not answer to its own address any more.
+func (v *verification) lostAddress(want, seen path.Node, a netip.Addr) []Cause {
+	holder, _ := v.healthy.Holder(a)
+	link, _ := want.Link(holder.Interface)
+	have, exists := seen.Link(holder.Interface)
+	return linkCauses(want.Name, link, have, exists)
+}
+
+// neverRouted explains a destination that even the healthy tables do not reach:
+// the topology itself gives the node no route for it.
+func (v *verification) neverRouted(node path.Node, way path.Path) Cause {
+	prefix := v.prefixOf(way.To)
+	c := Cause{Node: node.Name, Reason: "has no route for " + prefix.String()}
+	if d := node.Lookup(way.To); d.Type == path.Unicast {
+		c.Effect = fmt.Sprintf("%s is the longest match and sends it out of %s", d.Route, d.NextHops[0].Device)
+	}
+	holder, ok := v.healthy.Holder(way.To)
+	if !ok {
+		return c
+	}
+	if hop, ok := v.healthy.Towards(node.Name, holder.Node); ok {
+		c.Cure = on(node.Name, "ip route add %s via %s", prefix, hop.Via)
+	}
+	return c
+}
+
+// silent explains a next hop that nobody answers for: the node that should hold
+// the address has lost it, or cannot hear.
+func (v *verification) silent(last path.Hop, to netip.Addr) []Cause {
+	address := last.NextHop.Via
+	if !address.IsValid() {
+		address = to
+	}
+	holder, ok := v.healthy.Holder(address)
+	if !ok {
+		return []Cause{{Node: last.Node, Reason: fmt.Sprintf("its next hop %s is no node of the lab (%s)", address, last.Route), Cure: "labctl up"}}
+	}
+	want, _ := v.healthy.Node(holder.Node)
+	have, _ := v.observed.Node(holder.Node)
+	network := v.healthy.Wires[path.Port{Node: last.Node, Interface: last.Out}]
+	var causes []Cause
+	for _, link := range want.Links {
+		if link.Name == holder.Interface || v.healthy.Wires[path.Port{Node: holder.Node, Interface: link.Name}] == network {
+			seen, exists := have.Link(link.Name)
+			causes = append(causes, linkCauses(holder.Node, link, seen, exists)...)
+		}
+	}
+	if len(causes) == 0 {
+		causes = []Cause{{Node: holder.Node, Reason: fmt.Sprintf("does not answer for %s on the network of %s's %s", address, last.Node, last.Out), Cure: "labctl up"}}
+	}
+	return causes
+}
+
+// shrunk names the interfaces of a way whose MTU is not what it should be.
+func (v *verification) shrunk(way path.Path) []Cause {
+	var causes []Cause
+	for _, hop := range slices.DeleteFunc(slices.Clone(way.Hops), func(h path.Hop) bool { return h.Out == "" }) {
+		node, _ := v.observed.Node(hop.Node)
+		healthy, _ := v.healthy.Node(hop.Node)
+		want, _ := healthy.Link(hop.Out)
+		have, exists := node.Link(hop.Out)
+		causes = append(causes, linkCauses(hop.Node, want, have, exists)...)
+	}
+	return causes
+}
+
+// detours names all that differs on a way that arrives: routes, then interfaces.
+func (v *verification) detours(way path.Path) []Cause {
+	var causes []Cause
+	for _, hop := range way.Hops {
+		causes = append(causes, v.misrouted(hop, way.To)...)
+	}
+	return append(causes, v.shrunk(way)...)
+}

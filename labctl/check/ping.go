@@ -1,0 +1,146 @@
+package check
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/native-routing/labctl/agent/api"
+	"github.com/native-routing/labctl/topologies/topo"
+)
+
+// echoTimeout is how long an echo is waited for. A lab answers within a few
+// milliseconds; what is lost must be waited for in full.
+const echoTimeout = time.Second
+
+// pings returns the targets of a node's flows, and which flow each belongs to.
+func (v *verification) pings(node string) (targets []api.PingTarget, flows []int) {
+	for i, f := range v.flows {
+		if f.from.node == node {
+			flows = append(flows, i)
+			targets = append(targets, api.PingTarget{
+				To: f.to.address, From: f.from.address, Count: 1, Timeout: echoTimeout, Size: 56,
+				Session: v.session, Probe: uint32(i),
+			})
+		}
+	}
+	return targets, flows
+}
+
+// ping judges one flow by what came back and by what the witnesses saw on the way.
+func (v *verification) ping(i int) Result {
+	f := v.flows[i]
+	r := Result{Group: Ping, Node: f.from.node, Name: f.name(), Expected: "reply"}
+	if f.exception != nil {
+		r.Expected = describe(f.exception)
+	}
+	got, known := v.echoes[i]
+	if !known {
+		return v.unknown(r, f.from.node)
+	}
+	there, back := legs(v.sightings[uint32(i)])
+	if got.Received > 0 {
+		return v.answered(r, f, got, there)
+	}
+	return v.unanswered(r, f, got, there, back)
+}
+
+func (v *verification) answered(r Result, f flow, got api.PingResult, there leg) Result {
+	r.Seen, r.Outcome = fmt.Sprintf("reply in %.2f ms", float64(got.RTTs[0].Microseconds())/1000), OK
+	if f.exception != nil {
+		r.Outcome = UnexpectedSuccess
+		r.Causes = v.unexpected(f)
+		return r
+	}
+	if f.from.pods && there.arrived(f.to.node) && there.source() != f.from.address {
+		r.Outcome = Failed
+		r.Expected = "reply, and the source arrives unchanged"
+		r.Seen = fmt.Sprintf("arrives with the source %s", there.source())
+		at := there.translator(f.from.address)
+		r.Causes = []Cause{{Node: at, Reason: "translates the source address " + f.from.address.String(), Cure: on(at, "nft list ruleset")}}
+	}
+	return r
+}
+
+// unexpected says why traffic works that the stage declares as lost.
+func (v *verification) unexpected(f flow) []Cause {
+	var causes []Cause
+	for _, way := range v.observed.Trace(f.from.node, f.from.address, f.to.address) {
+		causes = append(causes, v.detours(way)...)
+		for _, back := range v.observed.Reply(way) {
+			causes = append(causes, v.detours(back)...)
+		}
+	}
+	if len(causes) == 0 {
+		causes = []Cause{{Reason: "the stage declares this traffic as lost, but its own tables let it pass"}}
+	}
+	return unique(causes)
+}
+
+// loss is where a packet was last seen.
+type loss struct {
+	packet
+	node    string
+	device  string
+	leaving bool
+	reply   bool
+}
+
+func (l loss) String() string {
+	what := "lost"
+	if l.reply {
+		what = "arrives, but the reply is lost"
+	}
+	if l.leaving {
+		return fmt.Sprintf("%s at %s (leaves by %s)", what, l.node, l.device)
+	}
+	if l.device == "" {
+		return fmt.Sprintf("%s at %s", what, l.node)
+	}
+	return fmt.Sprintf("%s at %s (came in by %s)", what, l.node, l.device)
+}
+
+// matches says whether a loss is exactly the one that the stage declares.
+func (l loss) matches(x *topo.Exception) bool {
+	return x != nil && l.leaving && l.node == x.At && l.device == x.Leaving && l.reply == (x.Result == topo.ResultReplyLost)
+}
+
+func (v *verification) unanswered(r Result, f flow, got api.PingResult, there, back leg) Result {
+	l := v.locate(f, there, back)
+	r.Seen = l.String()
+	if got.Failure != nil {
+		r.Seen += ": " + failureText(got.Failure)
+	}
+	if l.matches(f.exception) {
+		r.Outcome = ExpectedFailure
+		return r
+	}
+	r.Outcome = Failed
+	r.Causes = v.diagnose(l)
+	return r
+}
+
+// locate finds which leg was lost, and where it was last seen.
+func (v *verification) locate(f flow, there, back leg) loss {
+	request := packet{f.from.node, f.from.address, f.to.address}
+	if len(there) == 0 {
+		return loss{packet: request, node: f.from.node}
+	}
+	target, _ := v.observed.Node(f.to.node)
+	if !there.arrived(f.to.node) || !target.Owns(f.to.address) {
+		s := there.last()
+		return loss{packet: request, node: s.node, device: s.Device, leaving: s.Outgoing}
+	}
+	reply := packet{f.to.node, f.to.address, there.source()}
+	if len(back) == 0 {
+		return loss{packet: reply, node: f.to.node, reply: true}
+	}
+	s := back.last()
+	return loss{packet: reply, node: s.node, device: s.Device, leaving: s.Outgoing, reply: true}
+}
+
+func failureText(e *api.ProbeError) string {
+	if e.From.IsValid() {
+		return fmt.Sprintf("%s says %s", e.From, e.Message)
+	}
+	return e.Message
+}

@@ -1,0 +1,67 @@
+package check
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+
+	"github.com/native-routing/labctl/agent/api"
+)
+
+// sighting is one tagged packet passing an interface of a node.
+type sighting struct {
+	node string
+	api.Sighting
+}
+
+// leg is what was seen of one packet on its way, from its sender onwards.
+type leg []sighting
+
+// legs splits what was seen of one probe into the request's way and the
+// reply's. The order of each comes from the TTL, which every node lowers, so
+// that the nodes' clocks need not agree.
+func legs(seen []sighting) (there, back leg) {
+	seen = slices.Clone(seen)
+	slices.SortStableFunc(seen, func(a, b sighting) int {
+		if a.TTL != b.TTL {
+			return b.TTL - a.TTL
+		}
+		return cmp.Compare(order(a), order(b))
+	})
+	for _, s := range seen {
+		if s.Reply {
+			back = append(back, s)
+		} else {
+			there = append(there, s)
+		}
+	}
+	return there, back
+}
+
+// order puts leaving a node before arriving at the next with the same TTL.
+func order(s sighting) int {
+	if s.Outgoing {
+		return 0
+	}
+	return 1
+}
+
+// arrived says whether the packet came in at the node that holds its destination.
+func (l leg) arrived(node string) bool {
+	return len(l) > 0 && !l.last().Outgoing && l.last().node == node
+}
+
+func (l leg) last() sighting { return l[len(l)-1] }
+
+// source is the source address that the packet bore at the end.
+func (l leg) source() netip.Addr { return l.last().From }
+
+// translator is the node that sends the packet on with another source address.
+func (l leg) translator(source netip.Addr) string {
+	for _, s := range l {
+		if s.From != source {
+			return s.node
+		}
+	}
+	return ""
+}

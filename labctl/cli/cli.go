@@ -1,0 +1,213 @@
+// Package cli is labctl's command line: one file for each command, each a
+// struct of flags and one call into the core.
+package cli
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/native-routing/labctl/agent/embedded"
+	"github.com/native-routing/labctl/labctl/lab"
+	"github.com/native-routing/labctl/labctl/ui"
+	"github.com/native-routing/labctl/provision"
+	"github.com/native-routing/labctl/provision/netns"
+	"github.com/native-routing/labctl/topologies/topo"
+)
+
+// The exit codes of labctl, beside those of a command that exec runs.
+const (
+	exitOK      = 0
+	exitTrouble = 1 // it could not be done, or could not be told
+	exitUsage   = 2 // wrong usage, or a bad topology
+	exitFailed  = 3 // done, and a check failed
+)
+
+// Program is what labctl runs in.
+type Program struct {
+	In       io.Reader
+	Out, Err io.Writer
+	Getenv   func(string) string
+	Version  string
+	// HandOver leaves the terminal's interrupts to a command that is run on a node.
+	HandOver func()
+}
+
+// Run carries out one command line and returns its exit code.
+func Run(ctx context.Context, p Program, args []string) int {
+	root := newRoot(&app{Program: p})
+	root.SetArgs(args)
+	root.SetIn(p.In)
+	root.SetOut(p.Out)
+	root.SetErr(p.Err)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	if text := message(err); text != "" {
+		fmt.Fprintln(p.Err, text)
+	}
+	return exitCode(err)
+}
+
+// errFailed is a verification that ran and found failures; its report says all.
+var errFailed = errors.New("")
+
+// usageError is a command line that makes no sense.
+type usageError struct{ error }
+
+func (u usageError) Unwrap() error { return u.error }
+
+func exitCode(err error) int {
+	var usage usageError
+	var mistakes topo.Errors
+	var exit *provision.ExitError
+	switch {
+	case errors.As(err, &exit):
+		return exit.Code
+	case errors.Is(err, errFailed):
+		return exitFailed
+	case errors.As(err, &usage), errors.As(err, &mistakes), errors.Is(err, topo.ErrInvalid):
+		return exitUsage
+	}
+	return exitTrouble
+}
+
+// message is an error as a user reads it; empty where all was said already.
+func message(err error) string {
+	var mistakes topo.Errors
+	if _, ran := err.(*provision.ExitError); ran {
+		return "" // the command on the node has said what it had to say
+	}
+	switch {
+	case errors.Is(err, errFailed):
+		return ""
+	case errors.As(err, &mistakes):
+		return err.Error()
+	case errors.Is(err, context.Canceled):
+		return "labctl: interrupted; labctl up goes on from here, and labctl down removes what there is"
+	}
+	return "labctl: " + err.Error()
+}
+
+// app is what all commands share.
+type app struct {
+	Program
+	lab      string
+	provider string
+	dataDir  string
+	runDir   string
+	quiet    bool
+}
+
+func newRoot(a *app) *cobra.Command {
+	root := &cobra.Command{
+		Use:           "labctl",
+		Short:         "A lab for native routing: bring it up, look into it, verify it",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	f := root.PersistentFlags()
+	f.StringVar(&a.lab, "lab", a.Getenv("LABCTL_LAB"), "the lab, where several are up (LABCTL_LAB)")
+	f.StringVar(&a.provider, "provider", netns.Name, "what the lab stands on: "+netns.Name)
+	f.StringVar(&a.dataDir, "data-dir", cmp.Or(a.Getenv("LABCTL_DATA_DIR"), defaultDataDir()), "where labctl keeps its state (LABCTL_DATA_DIR)")
+	f.StringVar(&a.runDir, "run-dir", cmp.Or(a.Getenv("LABCTL_RUN_DIR"), "/run/labctl"), "where the nodes' namespaces and sockets are (LABCTL_RUN_DIR)")
+	f.BoolVarP(&a.quiet, "quiet", "q", false, "say nothing of what is under way")
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usageError{fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath())}
+	})
+	for _, c := range []func(*app) *cobra.Command{
+		newUp, newDown, newStatus, newVerify, newExec, newSSH, newDoctor, newTopology, newVersion,
+	} {
+		root.AddCommand(c(a))
+	}
+	usageErrors(root)
+	return root
+}
+
+// usageErrors marks what a command's arguments are wrong about as wrong usage.
+func usageErrors(cmd *cobra.Command) {
+	if check := cmd.Args; check != nil {
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			if err := check(cmd, args); err != nil {
+				return usageError{fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath())}
+			}
+			return nil
+		}
+	}
+	for _, sub := range cmd.Commands() {
+		usageErrors(sub)
+	}
+}
+
+// defaultDataDir is the system's for root, and the user's own otherwise.
+func defaultDataDir() string {
+	if os.Geteuid() == 0 {
+		return "/var/lib/labctl"
+	}
+	dir, err := os.UserConfigDir()
+	if err != nil {
+		return "labctl-data"
+	}
+	return filepath.Join(dir, "labctl")
+}
+
+// open returns the lab of that name.
+func (a *app) open(name string, story *ui.Progress) (*lab.Lab, error) {
+	provider, err := a.newProvider()
+	if err != nil {
+		return nil, err
+	}
+	return &lab.Lab{
+		Name: name, Provider: provider, Store: lab.Store{Dir: a.dataDir}, Uplink: topo.NATUplink(),
+		Agent: embedded.Binary, Version: a.Version, Story: storyOf{story},
+	}, nil
+}
+
+func (a *app) newProvider() (provision.Provider, error) {
+	if a.provider != netns.Name {
+		return nil, usageError{fmt.Errorf("--provider %s: there is no such provider; there is %s", a.provider, netns.Name)}
+	}
+	return netns.New(netns.Options{RunDir: a.runDir, DataDir: a.dataDir}), nil
+}
+
+// current returns the lab that is up: the one that --lab names, or the only one.
+func (a *app) current(story *ui.Progress) (*lab.Lab, error) {
+	if a.lab != "" {
+		if err := topo.CheckName(a.lab); err != nil {
+			return nil, usageError{fmt.Errorf("--lab: %w", err)}
+		}
+		return a.open(a.lab, story)
+	}
+	labs, err := lab.Store{Dir: a.dataDir}.Labs()
+	if err != nil {
+		return nil, err
+	}
+	switch len(labs) {
+	case 0:
+		return nil, fmt.Errorf("%w is up (labctl up brings one up)", errNoneUp)
+	case 1:
+		return a.open(labs[0], story)
+	}
+	return nil, usageError{fmt.Errorf("several labs are up: name one with --lab (%s)", strings.Join(labs, ", "))}
+}
+
+// errNoneUp reads as the start of a sentence.
+var errNoneUp = fmt.Errorf("%w", lab.ErrNoLab)
+
+// story returns the progress of a long command, told to stderr.
+func (a *app) story() *ui.Progress { return ui.Auto(a.Err, a.quiet) }
+
+// storyOf lets the core tell its story to a ui.Progress.
+type storyOf struct{ *ui.Progress }
+
+func (s storyOf) Start(step string) lab.Step { return s.Progress.Start(step) }

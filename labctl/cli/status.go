@@ -1,0 +1,129 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/native-routing/labctl/agent/api"
+	"github.com/native-routing/labctl/labctl/lab"
+	"github.com/native-routing/labctl/labctl/ui"
+)
+
+func newStatus(a *app) *cobra.Command {
+	output := ui.NewFormat()
+	cmd := &cobra.Command{
+		Use:   "status [NODE]",
+		Short: "Nodes, addresses, agents, and what differs from the topology",
+		Long: `Shows every node, and each object that is not in place: refused by its agent,
+changed by hand, or failed. With a node it shows all of that node's objects.`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			l, err := a.current(a.story())
+			if err != nil {
+				return err
+			}
+			report, err := l.Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if len(args) > 0 {
+				return a.nodeStatus(report, args[0], output.Format)
+			}
+			return ui.Write(a.Out, output.Format, report, func(w io.Writer) error { return a.writeStatus(w, report) })
+		},
+		ValidArgsFunction: a.completeNodes,
+	}
+	addOutput(cmd, output)
+	return cmd
+}
+
+func (a *app) writeStatus(w io.Writer, r lab.StatusReport) error {
+	stage := ""
+	if r.Stage != "" {
+		stage = ", stage " + r.Stage
+	}
+	fmt.Fprintf(w, "Lab %s on %s%s, up for %s, from %s\n\n", r.Lab, r.Provider, stage, ui.Duration(time.Since(r.Since).Round(time.Second)), r.Source)
+	nodes := ui.NewGrid("NODE", "ROLE", "STATE", "ADDRESSES", "PODS", "AGENT", "IN PLACE", "REFUSED", "DRIFTED")
+	for _, n := range r.Nodes {
+		nodes.Row(n.Name, string(n.Role), string(n.State), strings.Join(n.Addresses, " "), n.PodCIDR, agentText(n),
+			fmt.Sprint(n.Count(api.InPlace)), fmt.Sprint(n.Count(api.Refused)), fmt.Sprint(n.Count(api.Drifted)))
+	}
+	if err := nodes.Write(w); err != nil {
+		return err
+	}
+	for _, n := range r.Nodes {
+		a.writeTrouble(w, n)
+	}
+	for _, remark := range r.Remarks {
+		fmt.Fprintln(w, "\nnote:", remark)
+	}
+	if r.Healthy() {
+		fmt.Fprintln(w, "\nEverything is as the topology says.")
+	}
+	return nil
+}
+
+func agentText(n lab.NodeStatus) string {
+	switch {
+	case n.Agent == nil:
+		return "no answer"
+	case !n.Agent.Settled:
+		return "settling"
+	}
+	return "settled"
+}
+
+// writeTrouble prints what is not in place on a node.
+func (a *app) writeTrouble(w io.Writer, n lab.NodeStatus) {
+	if n.Detail != "" {
+		fmt.Fprintf(w, "\n%s is %s: %s\n", n.Name, n.State, n.Detail)
+	}
+	if n.AgentError != "" {
+		fmt.Fprintf(w, "\n%s: %s\n", n.Name, n.AgentError)
+	}
+	if n.Agent == nil {
+		return
+	}
+	for _, o := range n.Agent.Objects {
+		if o.Condition != api.InPlace && o.Condition != api.Skipped {
+			fmt.Fprintf(w, "\n%s: %s %s is %s: %s\n", n.Name, o.Kind, o.Name, o.Condition, o.Reason)
+		}
+	}
+}
+
+// nodeStatus prints all objects of one node.
+func (a *app) nodeStatus(r lab.StatusReport, name string, format ui.Format) error {
+	for _, n := range r.Nodes {
+		if n.Name != name {
+			continue
+		}
+		return ui.Write(a.Out, format, n, func(w io.Writer) error {
+			if n.Agent == nil {
+				a.writeTrouble(w, n)
+				return nil
+			}
+			objects := ui.NewGrid("KIND", "NAME", "OWNER", "CONDITION", "MENDED", "REASON")
+			for _, o := range n.Agent.Objects {
+				objects.Row(o.Kind, o.Name, o.Owner, string(o.Condition), fmt.Sprint(o.Mended), o.Reason)
+			}
+			return objects.Write(w)
+		})
+	}
+	return usageError{fmt.Errorf("lab %s has no node %s", r.Lab, name)}
+}
+
+func (a *app) completeNodes(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	l, err := a.current(ui.NewProgress(io.Discard, ui.Quiet))
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	saved, err := l.Store.Load(l.Name)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return saved.Topology.Nodes.Names(), cobra.ShellCompDirectiveNoFileComp
+}

@@ -1,0 +1,122 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/native-routing/labctl/labctl/graph"
+	"github.com/native-routing/labctl/labctl/ui"
+	"github.com/native-routing/labctl/topologies"
+	"github.com/native-routing/labctl/topologies/topo"
+)
+
+func newTopology(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "topology",
+		Short: "The file of a lab, without touching anything",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newTopologyList(a), newTopologyValidate(a), newTopologyShow(a), newTopologyGraph(a), newTopologySchema(a))
+	return cmd
+}
+
+func newTopologyList(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "The topologies that labctl ships",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			g := ui.NewGrid("NAME", "DESCRIPTION")
+			for _, name := range topologies.Names() {
+				w, err := a.wanted([]string{name})
+				if err != nil {
+					return err
+				}
+				g.Row(name, w.Topology.Metadata.Description)
+			}
+			return g.Write(a.Out)
+		},
+	}
+}
+
+func newTopologyValidate(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "validate [TOPOLOGY]",
+		Short: "Every mistake of a file, with its place and what would be right",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			w, err := a.wanted(args)
+			if err != nil {
+				return err
+			}
+			t := w.Topology
+			fmt.Fprintf(a.Out, "%s is valid: lab %s, %s, %s, %s\n", w.Source, t.Metadata.Name,
+				ui.Plural(len(t.Nodes), "node"), ui.Plural(len(t.Networks), "network"), ui.Plural(len(t.Stages), "stage"))
+			return nil
+		},
+		ValidArgsFunction: completeTopologies,
+	}
+}
+
+func newTopologyShow(a *app) *cobra.Command {
+	output := ui.NewFormat()
+	cmd := &cobra.Command{
+		Use:   "show [TOPOLOGY]",
+		Short: "The lab as labctl understands it, with all defaults",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			w, err := a.wanted(args)
+			if err != nil {
+				return err
+			}
+			return ui.Write(a.Out, output.Format, w.Topology, func(out io.Writer) error {
+				_, err := out.Write(graph.Text(w.Topology))
+				return err
+			})
+		},
+		ValidArgsFunction: completeTopologies,
+	}
+	addOutput(cmd, output)
+	return cmd
+}
+
+func newTopologyGraph(a *app) *cobra.Command {
+	var format string
+	drawings := map[string]func(*topo.Topology) []byte{"dot": graph.DOT, "mermaid": graph.Mermaid, "svg": graph.SVG}
+	cmd := &cobra.Command{
+		Use:   "graph [TOPOLOGY]",
+		Short: "A picture of the lab: dot, mermaid or svg",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			draw, ok := drawings[format]
+			if !ok {
+				return usageError{fmt.Errorf("--format %s: there are dot, mermaid and svg", format)}
+			}
+			w, err := a.wanted(args)
+			if err != nil {
+				return err
+			}
+			_, err = a.Out.Write(draw(w.Topology))
+			return err
+		},
+		ValidArgsFunction: completeTopologies,
+	}
+	cmd.Flags().StringVarP(&format, "format", "f", "dot", "dot, mermaid or svg")
+	_ = cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{"dot", "mermaid", "svg"}, cobra.ShellCompDirectiveNoFileComp)) // it fails only for a flag that is not there
+	return cmd
+}
+
+func newTopologySchema(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "schema",
+		Short: "The JSON schema of the file, for editors",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			_, err := a.Out.Write(topologies.Schema())
+			return err
+		},
+	}
+}

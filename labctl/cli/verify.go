@@ -1,0 +1,166 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/native-routing/labctl/labctl/check"
+	"github.com/native-routing/labctl/labctl/ui"
+)
+
+func newVerify(a *app) *cobra.Command {
+	var nodes, groups []string
+	output := ui.NewFormat(ui.Table, ui.JSON, ui.YAML, ui.JUnit)
+	verify := func(cmd *cobra.Command, _ []string) error {
+		selection, err := selection(nodes, groups)
+		if err != nil {
+			return err
+		}
+		return a.verify(cmd.Context(), selection, output.Format)
+	}
+	cmd := &cobra.Command{
+		Use:   "verify",
+		Short: "Prove from the kernel's tables and real packets what works, and say why the rest does not",
+		Args:  cobra.NoArgs,
+		RunE:  verify,
+	}
+	routes := &cobra.Command{
+		Use:   "routes",
+		Short: "Interfaces, forwarding, routes, FIB decisions, ping and tracepath",
+		Args:  cobra.NoArgs,
+		RunE:  verify,
+	}
+	cmd.AddCommand(routes)
+	f := cmd.PersistentFlags()
+	f.StringSliceVar(&nodes, "node", nil, "only what is checked on these nodes")
+	f.StringSliceVar(&groups, "check", nil, "only these checks: "+groupNames())
+	cmd.PersistentFlags().VarP(output, "output", "o", output.Usage())
+	_ = cmd.RegisterFlagCompletionFunc("node", a.completeNodes) // these fail only for a flag that is not there
+	_ = cmd.RegisterFlagCompletionFunc("check", cobra.FixedCompletions(strings.Split(groupNames(), ", "), cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+func groupNames() string {
+	var names []string
+	for _, g := range check.RouteGroups() {
+		names = append(names, string(g))
+	}
+	return strings.Join(names, ", ")
+}
+
+func selection(nodes, groups []string) (check.Selection, error) {
+	s := check.Selection{Nodes: nodes}
+	for _, g := range groups {
+		if !slices.Contains(check.RouteGroups(), check.Group(g)) {
+			return s, usageError{fmt.Errorf("--check %s: there are %s", g, groupNames())}
+		}
+		s.Groups = append(s.Groups, check.Group(g))
+	}
+	return s, nil
+}
+
+func (a *app) verify(ctx context.Context, s check.Selection, format ui.Format) error {
+	l, err := a.current(a.story())
+	if err != nil {
+		return err
+	}
+	saved, err := l.Store.Load(l.Name)
+	if err != nil {
+		return err
+	}
+	for _, n := range s.Nodes {
+		if _, ok := saved.Topology.Nodes.Get(n); !ok {
+			return usageError{fmt.Errorf("--node %s: lab %s has %s", n, l.Name, strings.Join(saved.Topology.Nodes.Names(), ", "))}
+		}
+	}
+	report, err := l.Verify(ctx, s)
+	if err != nil {
+		return err
+	}
+	if w := a.edited(saved); w != "" {
+		report.Warnings = append(report.Warnings, w)
+	}
+	style := ui.NewStyle(a.Out, a.Getenv)
+	if err := ui.Write(a.Out, format, report, func(w io.Writer) error { return writeReport(w, style, report) }); err != nil {
+		return err
+	}
+	switch {
+	case report.Undecided():
+		return fmt.Errorf("%d checks could not be told", report.Summary[check.Unknown])
+	case !report.Passed():
+		return errFailed
+	}
+	return nil
+}
+
+// outcomeWord is the first column of a result, readable without colour.
+func outcomeWord(s ui.Style, o check.Outcome) string {
+	switch o {
+	case check.OK:
+		return s.Good("ok")
+	case check.ExpectedFailure:
+		return s.Warn("expected failure")
+	case check.UnexpectedSuccess:
+		return s.Bad("UNEXPECTED SUCCESS")
+	case check.Unknown:
+		return s.Bad("UNKNOWN")
+	}
+	return s.Bad("FAILED")
+}
+
+func writeReport(w io.Writer, s ui.Style, r check.Report) error {
+	for i, result := range r.Results {
+		if i == 0 || r.Results[i-1].Group != result.Group {
+			fmt.Fprintf(w, "%s%s\n", strings.Repeat("\n", min(i, 1)), s.Bold(string(result.Group)))
+		}
+		writeResult(w, s, result)
+	}
+	if len(r.Causes) > 0 {
+		fmt.Fprintf(w, "\n%s\n", s.Bold("causes"))
+	}
+	for _, c := range r.Causes {
+		fmt.Fprintf(w, "  %s (explains %s)\n", c, ui.Plural(c.Results, "failure"))
+		if c.Cure != "" {
+			fmt.Fprintf(w, "    mend it: %s\n", c.Cure)
+		}
+	}
+	for _, text := range r.Warnings {
+		fmt.Fprintln(w, s.Warn("warning: ")+text)
+	}
+	_, err := fmt.Fprintf(w, "\n%s in %s: %s\n", ui.Plural(len(r.Results), "check"), ui.Duration(r.Took), summaryText(s, r))
+	return err
+}
+
+func writeResult(w io.Writer, s ui.Style, r check.Result) {
+	fmt.Fprintf(w, "  %-2s  %s", outcomeWord(s, r.Outcome), r.Name)
+	switch r.Outcome {
+	case check.OK:
+		fmt.Fprintf(w, "  %s\n", s.Dim(r.Seen))
+		return
+	case check.ExpectedFailure:
+		fmt.Fprintf(w, ": %s\n", r.Seen)
+		return
+	}
+	fmt.Fprintf(w, "\n        expected: %s\n        seen:     %s\n", r.Expected, r.Seen)
+	for _, c := range r.Causes {
+		fmt.Fprintf(w, "        reason:   %s\n", c)
+		if c.Cure != "" {
+			fmt.Fprintf(w, "        mend it:  %s\n", c.Cure)
+		}
+	}
+}
+
+func summaryText(s ui.Style, r check.Report) string {
+	var parts []string
+	for _, o := range []check.Outcome{check.OK, check.ExpectedFailure, check.Failed, check.UnexpectedSuccess, check.Unknown} {
+		if n := r.Summary[o]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, outcomeWord(s, o)))
+		}
+	}
+	return strings.Join(parts, ", ")
+}

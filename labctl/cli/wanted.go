@@ -1,0 +1,95 @@
+package cli
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/native-routing/labctl/labctl/lab"
+	"github.com/native-routing/labctl/labctl/ui"
+	"github.com/native-routing/labctl/topologies"
+	"github.com/native-routing/labctl/topologies/topo"
+)
+
+// maxRead bounds what is read of a topology, in bytes: more than the loader
+// takes, so that it is the one to say so.
+const maxRead = 4 << 20
+
+// wanted loads the topology that a command line names: a shipped one by its
+// name, a file, or without either that of the lab which is up, or the default.
+func (a *app) wanted(args []string) (lab.Wanted, error) {
+	source := topologies.Default
+	if len(args) > 0 {
+		source = args[0]
+	} else if l, err := a.current(ui.NewProgress(io.Discard, ui.Quiet)); err == nil {
+		if saved, err := l.Store.Load(l.Name); err == nil {
+			source = saved.Source
+		}
+	} else if !errors.Is(err, lab.ErrNoLab) {
+		return lab.Wanted{}, err
+	}
+	data, err := readTopology(source)
+	if err != nil {
+		return lab.Wanted{}, err
+	}
+	t, err := topo.Load(source, bytes.NewReader(data))
+	if err != nil {
+		return lab.Wanted{}, err
+	}
+	if !slices.Contains(topologies.Names(), source) {
+		if source, err = filepath.Abs(source); err != nil {
+			return lab.Wanted{}, err
+		}
+	}
+	return lab.Wanted{Topology: t, Source: source, Digest: digest(data)}, nil
+}
+
+// readTopology prefers a shipped topology's name; a path has a dot or a slash in it.
+func readTopology(source string) ([]byte, error) {
+	open := func() (fs.File, error) { return os.Open(source) }
+	if slices.Contains(topologies.Names(), source) {
+		open = func() (fs.File, error) { return topologies.Open(source) }
+	}
+	f, err := open()
+	if err != nil {
+		return nil, usageError{fmt.Errorf("topology %s: %w (a file, or one of %s)", source, err, strings.Join(topologies.Names(), ", "))}
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxRead))
+}
+
+func completeTopologies(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return topologies.Names(), cobra.ShellCompDirectiveDefault
+}
+
+func addOutput(cmd *cobra.Command, output *ui.FormatFlag) {
+	cmd.Flags().VarP(output, "output", "o", output.Usage())
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(output.Names(), cobra.ShellCompDirectiveNoFileComp)) // it fails only for a flag that is not there
+}
+
+// edited warns of a file that is not what the lab was brought up from any more.
+func (a *app) edited(saved lab.Saved) string {
+	data, err := readTopology(saved.Source)
+	if err != nil {
+		return fmt.Sprintf("%s, which the lab was brought up from, is not to be read any more: %v", saved.Source, err)
+	}
+	if digest(data) != saved.Digest {
+		return saved.Source + " was edited since labctl up: what is deployed was checked, not the file (labctl up deploys it)"
+	}
+	return ""
+}
+
+func digest(data []byte) string {
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
+}

@@ -1,0 +1,81 @@
+package lab
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+
+	"github.com/native-routing/labctl/agent/api"
+	"github.com/native-routing/labctl/topologies/topo"
+)
+
+// desired turns a topology into what one node's agent is to hold. It is pure:
+// the same topology gives the same generation.
+func desired(t *topo.Topology, uplink topo.Uplink, node string) (api.State, error) {
+	n, _ := t.Nodes.Get(node)
+	state := api.State{
+		Lab: t.Metadata.Name, Node: node,
+		Pods:     podNetwork(t, node, n),
+		Underlay: underlay(n, uplink),
+	}
+	state.Sysctls = sysctls(state.Underlay)
+	data, err := json.Marshal(state)
+	if err != nil {
+		return state, fmt.Errorf("compile the state of %s: %w", node, err)
+	}
+	sum := sha256.Sum256(data)
+	state.Generation = hex.EncodeToString(sum[:6])
+	return state, nil
+}
+
+// podNetwork is nil on a node that carries no pods.
+func podNetwork(t *topo.Topology, name string, n topo.Node) *api.PodNetwork {
+	gateway, ok := n.PodGateway()
+	_, primary, wired := n.Primary()
+	if !ok || !wired || t.Cluster.RoutingMode != topo.RoutingNative {
+		return nil
+	}
+	pods := &api.PodNetwork{
+		CIDR: n.PodCIDR, Gateway: gateway, MTU: primary.MTU,
+		DirectRoutes: t.Cluster.AutoDirectNodeRoutes, SkipUnreachable: t.Cluster.DirectRoutingSkipUnreachable,
+	}
+	for peer, other := range t.Nodes.All() {
+		if _, iface, ok := other.Primary(); ok && peer != name && other.PodCIDR.IsValid() {
+			pods.Peers = append(pods.Peers, api.Peer{Name: peer, Address: iface.Address.Addr(), CIDR: other.PodCIDR})
+		}
+	}
+	return pods
+}
+
+// underlay is what the provider gave the node, for the agent to watch.
+func underlay(n topo.Node, uplink topo.Uplink) api.Underlay {
+	u := api.Underlay{Links: []api.UnderlayLink{{Name: uplink.Interface, MTU: 1500, Addresses: []netip.Prefix{uplink.Address}}}}
+	for name, iface := range n.Interfaces.All() {
+		u.Links = append(u.Links, api.UnderlayLink{Name: name, MTU: iface.MTU, Addresses: []netip.Prefix{iface.Address}})
+	}
+	for _, r := range n.Routes {
+		u.Routes = append(u.Routes, api.UnderlayRoute{To: r.To, Via: r.Via})
+	}
+	return u
+}
+
+// sysctls are what every node needs to pass other nodes' packets on: forwarding,
+// no reverse path filter (the lab has asymmetric paths on purpose, and a
+// distribution may switch it on), no redirects that would change a route behind
+// the tables' back, and ICMP errors without a rate limit, so that a trace gets
+// an answer from every hop.
+func sysctls(u api.Underlay) []api.Sysctl {
+	list := []api.Sysctl{
+		{Name: "net/ipv4/ip_forward", Value: "1"},
+		{Name: "net/ipv4/conf/all/rp_filter", Value: "0"},
+		{Name: "net/ipv4/conf/default/rp_filter", Value: "0"},
+		{Name: "net/ipv4/conf/all/accept_redirects", Value: "0"},
+		{Name: "net/ipv4/icmp_ratelimit", Value: "0"},
+	}
+	for _, l := range u.Links {
+		list = append(list, api.Sysctl{Name: "net/ipv4/conf/" + l.Name + "/rp_filter", Value: "0"})
+	}
+	return list
+}

@@ -1,0 +1,49 @@
+// Package lab is the core of labctl: it brings a lab up and down, says how it
+// stands and verifies it, on whatever provider it is given.
+package lab
+
+import (
+	"errors"
+
+	"github.com/native-routing/labctl/provision"
+	"github.com/native-routing/labctl/topologies/topo"
+)
+
+// Errors to match with errors.Is.
+var (
+	// ErrNoLab is a lab that was never brought up.
+	ErrNoLab = errors.New("no such lab")
+	// ErrUnmet is a machine that lacks what the lab needs.
+	ErrUnmet = errors.New("this machine cannot carry the lab")
+)
+
+// Lab is one lab, by its name, on one provider. The zero value of each field
+// but Name, Provider and Store will do.
+type Lab struct {
+	Name     string
+	Provider provision.Provider
+	Store    Store
+	// Uplink is eth0 as the provider makes it.
+	Uplink topo.Uplink
+	// Agent returns the agent's executable for an architecture, in Go's words.
+	Agent func(arch string) ([]byte, error)
+	// Version is labctl's own.
+	Version string
+	// Story is told what is under way.
+	Story Story
+}
+
+// Story is told what a long piece of work does. Its methods may be called at once.
+type Story interface {
+	// Start begins a step. Exactly one of the step's ends is called.
+	Start(step string) Step
+	// Note is a remark beside the steps.
+	Note(text string)
+}
+
+// Step is one step under way.
+type Step interface {
+	Update(detail string)
+	Done(detail string)
+	Fail(err error)
+}

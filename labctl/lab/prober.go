@@ -1,0 +1,42 @@
+package lab
+
+import (
+	"context"
+	"time"
+
+	"github.com/native-routing/labctl/agent/api"
+)
+
+// witnessLifetime ends a witness whose labctl was killed.
+const witnessLifetime = 30 * time.Second
+
+// prober is the verifier's eyes and hands: the agents of a lab.
+type prober struct{ agents *agents }
+
+func (p prober) Tables(ctx context.Context, node string) (api.Tables, error) {
+	return call(ctx, p.agents, node, api.GetTables, api.None{})
+}
+
+func (p prober) Lookup(ctx context.Context, node string, queries []api.Lookup) ([]api.Decision, error) {
+	r, err := call(ctx, p.agents, node, api.LookupRoutes, api.LookupRequest{Queries: queries})
+	return r.Decisions, err
+}
+
+func (p prober) Ping(ctx context.Context, node string, targets []api.PingTarget) ([]api.PingResult, error) {
+	r, err := call(ctx, p.agents, node, api.Ping, api.PingRequest{Targets: targets})
+	return r.Results, err
+}
+
+func (p prober) Trace(ctx context.Context, node string, targets []api.TraceTarget) ([]api.TraceResult, error) {
+	r, err := call(ctx, p.agents, node, api.Trace, api.TraceRequest{Targets: targets})
+	return r.Results, err
+}
+
+func (p prober) StartWitness(ctx context.Context, node string, session uint32) error {
+	_, err := call(ctx, p.agents, node, api.StartWitness, api.WitnessRequest{Session: session, Lifetime: witnessLifetime})
+	return err
+}
+
+func (p prober) StopWitness(ctx context.Context, node string, session uint32) (api.WitnessResponse, error) {
+	return call(ctx, p.agents, node, api.StopWitness, api.WitnessRequest{Session: session})
+}

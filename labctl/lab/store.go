@@ -1,0 +1,159 @@
+package lab
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gofrs/flock"
+	"github.com/google/renameio/v2/maybe"
+
+	"github.com/native-routing/labctl/topologies/topo"
+)
+
+const (
+	stateFile = "state.json"
+	lockFile  = "lock"
+)
+
+// Store keeps, in one directory per lab, what cannot be seen by looking at the machine.
+type Store struct {
+	// Dir holds a directory for each lab.
+	Dir string
+}
+
+// Saved is what was last asked for. It is written before the first change.
+type Saved struct {
+	Topology *topo.Topology `json:"topology"`
+	// Source is the file, or the name of a shipped topology; Digest is the
+	// SHA-256 of its content, in hex.
+	Source   string    `json:"source"`
+	Digest   string    `json:"digest"`
+	Stage    string    `json:"stage,omitempty"`
+	Provider string    `json:"provider"`
+	Version  string    `json:"version"`
+	Since    time.Time `json:"since"`
+}
+
+// Labs lists the labs that were brought up and not yet down, by name.
+func (s Store) Labs() ([]string, error) {
+	entries, err := os.ReadDir(s.Dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list labs: %w", err)
+	}
+	var labs []string
+	for _, e := range entries {
+		if _, err := os.Stat(s.path(e.Name(), stateFile)); err == nil {
+			labs = append(labs, e.Name())
+		}
+	}
+	slices.Sort(labs)
+	return labs, nil
+}
+
+// Load returns what was last asked for; ErrNoLab where nothing was.
+func (s Store) Load(lab string) (Saved, error) {
+	var saved Saved
+	data, err := os.ReadFile(s.path(lab, stateFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return saved, fmt.Errorf("%s: %w (labctl up makes it)", lab, ErrNoLab)
+	}
+	if err != nil {
+		return saved, fmt.Errorf("read the state of lab %s: %w", lab, err)
+	}
+	if err := json.Unmarshal(data, &saved); err != nil {
+		return saved, fmt.Errorf("read the state of lab %s: %s is damaged: %w (labctl up writes it anew)", lab, s.path(lab, stateFile), err)
+	}
+	return saved, nil
+}
+
+// Save writes what is asked for, atomically.
+func (s Store) Save(lab string, saved Saved) error {
+	data, err := json.MarshalIndent(saved, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write the state of lab %s: %w", lab, err)
+	}
+	if err := maybe.WriteFile(s.path(lab, stateFile), append(data, '\n'), 0o644); err != nil {
+		return fmt.Errorf("write the state of lab %s: %w (is %s writable, and is there room?)", lab, err, s.Dir)
+	}
+	return nil
+}
+
+// Remove forgets a lab. The lock must be held; it ends with the directory.
+func (s Store) Remove(lab string) error {
+	if err := os.RemoveAll(filepath.Join(s.Dir, lab)); err != nil {
+		return fmt.Errorf("remove the state of lab %s: %w", lab, err)
+	}
+	// The directory of all labs stays while another lab is in it.
+	if err := os.Remove(s.Dir); err != nil && !errors.Is(err, fs.ErrNotExist) && !notEmpty(s.Dir) {
+		return fmt.Errorf("remove %s: %w", s.Dir, err)
+	}
+	return nil
+}
+
+func notEmpty(dir string) bool {
+	entries, err := os.ReadDir(dir)
+	return err == nil && len(entries) > 0
+}
+
+// Lock takes the lab for one change at a time. While another labctl holds it,
+// waiting is called once with that one's own words, and Lock waits until ctx ends.
+func (s Store) Lock(ctx context.Context, lab string, waiting func(holder string)) (unlock func(), err error) {
+	for {
+		if err := os.MkdirAll(filepath.Join(s.Dir, lab), 0o755); err != nil {
+			return nil, fmt.Errorf("lock lab %s: %w (is %s writable?)", lab, err, s.Dir)
+		}
+		lock := flock.New(s.path(lab, lockFile))
+		held, err := lock.TryLock()
+		if err == nil && !held {
+			waiting(s.holder(lab))
+			held, err = lock.TryLockContext(ctx, 50*time.Millisecond)
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // a down removed the directory in between
+		}
+		if err != nil {
+			return nil, fmt.Errorf("lock lab %s: %w", lab, err)
+		}
+		if held && s.current(lab, lock) {
+			_ = os.WriteFile(lock.Path(), []byte(holderText()), 0o644) // for the words of whoever waits; the lock itself holds
+			return func() { _ = lock.Unlock() }, nil
+		}
+		_ = lock.Unlock()
+	}
+}
+
+// current says whether the locked file is still the one at its path: a down
+// that held it before may have removed it.
+func (s Store) current(lab string, lock *flock.Flock) bool {
+	held, err := lock.Stat()
+	if err != nil {
+		return false
+	}
+	there, err := os.Stat(s.path(lab, lockFile))
+	return err == nil && os.SameFile(held, there)
+}
+
+func holderText() string {
+	return fmt.Sprintf("labctl %s, process %d", strings.Join(os.Args[1:min(2, len(os.Args))], ""), os.Getpid())
+}
+
+func (s Store) holder(lab string) string {
+	data, err := os.ReadFile(s.path(lab, lockFile))
+	if err != nil || len(data) == 0 {
+		return "another labctl"
+	}
+	return string(data)
+}
+
+func (s Store) path(lab, file string) string { return filepath.Join(s.Dir, lab, file) }

@@ -1,0 +1,325 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/native-routing/labctl/agent/api"
+	"github.com/native-routing/labctl/provision"
+	"github.com/native-routing/labctl/topologies/topo"
+)
+
+const (
+	// parallel bounds how many nodes are worked on at once.
+	parallel = 16
+	// settleTime is how long agents may take to hold what they were given.
+	settleTime = 15 * time.Second
+	settlePoll = 5 * time.Millisecond
+)
+
+// Wanted is what up is asked for.
+type Wanted struct {
+	Topology *topo.Topology
+	Source   string
+	Digest   string
+	// Stage is entered. Where it is empty, the lab stays in the stage that it is
+	// in, and a new lab begins in the topology's first.
+	Stage string
+}
+
+// UpReport is what up did.
+type UpReport struct {
+	Lab     string             `json:"lab"`
+	Stage   string             `json:"stage,omitempty"`
+	Changes []provision.Change `json:"changes"`
+	// Refused are the objects that agents will not make, and why.
+	Refused []Refusal     `json:"refused,omitempty"`
+	Remarks []string      `json:"remarks,omitempty"`
+	Took    time.Duration `json:"tookNanoseconds"`
+}
+
+// Refusal is an object that an agent refuses.
+type Refusal struct {
+	Node   string `json:"node"`
+	Object string `json:"object"`
+	Reason string `json:"reason"`
+}
+
+// up is one run of Up.
+type up struct {
+	*Lab
+	topology *topo.Topology // that of the stage
+	agents   *agents
+	states   map[string]api.State
+
+	mu     sync.Mutex
+	report UpReport
+}
+
+// Up makes a lab real, or brings a running one in line with what is wanted. It
+// may be repeated and cut short at any moment: each step looks, compares and
+// acts, and what is as it should be is left alone.
+func (l *Lab) Up(ctx context.Context, wanted Wanted) (UpReport, error) {
+	start := time.Now()
+	wanted.Stage = l.stageOf(wanted)
+	staged, err := wanted.Topology.Stage(wanted.Stage)
+	if err != nil {
+		return UpReport{}, err
+	}
+	if err := l.Fit(ctx, staged); err != nil {
+		return UpReport{}, err
+	}
+	unlock, err := l.lock(ctx)
+	if err != nil {
+		return UpReport{}, err
+	}
+	defer unlock()
+	if err := l.remember(wanted); err != nil {
+		return UpReport{}, err
+	}
+	u := &up{Lab: l, topology: staged, agents: l.agents(), states: map[string]api.State{}}
+	defer u.agents.Close()
+	u.report.Lab, u.report.Stage = l.Name, wanted.Stage
+	err = u.run(ctx)
+	u.report.Took = time.Since(start)
+	return u.report, err
+}
+
+// stageOf is the stage that up enters.
+func (l *Lab) stageOf(w Wanted) string {
+	names := w.Topology.Stages.Names()
+	if w.Stage != "" || len(names) == 0 {
+		return w.Stage
+	}
+	if saved, err := l.Store.Load(l.Name); err == nil && slices.Contains(names, saved.Stage) {
+		return saved.Stage
+	}
+	return names[0]
+}
+
+// run is the way of up from top to bottom.
+func (u *up) run(ctx context.Context) error {
+	steps := []struct {
+		name string
+		do   func(context.Context) error
+	}{
+		{"nodes", u.nodes},
+		{"links", u.links},
+		{"agents", u.startAgents},
+		{"routing", u.sendStates},
+		{"settle", u.settle},
+		{"prune", u.prune},
+	}
+	for _, s := range steps {
+		step := u.Story.Start(s.name)
+		before := len(u.report.Changes)
+		if err := s.do(ctx); err != nil {
+			step.Fail(err)
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+		step.Done(summary(u.report.Changes[before:]))
+	}
+	return nil
+}
+
+// summary counts changes by their verb: "4 created, 1 changed".
+func summary(changes []provision.Change) string {
+	if len(changes) == 0 {
+		return "unchanged"
+	}
+	var parts []string
+	for _, verb := range []provision.Verb{provision.Created, provision.Started, provision.Changed, provision.Removed} {
+		n := 0
+		for _, c := range changes {
+			if c.Verb == verb {
+				n++
+			}
+		}
+		if n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, verb))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+// changed adds to the report. Node by node, each node's changes stay in order.
+func (u *up) changed(changes ...provision.Change) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.report.Changes = append(u.report.Changes, changes...)
+}
+
+// each works on every node of the topology at once, within bounds. The changes
+// come out in the order of the file.
+func (u *up) each(ctx context.Context, do func(ctx context.Context, node string) ([]provision.Change, error)) error {
+	names := u.topology.Nodes.Names()
+	changes := make([][]provision.Change, len(names))
+	errs := make([]error, len(names))
+	var group errgroup.Group
+	group.SetLimit(parallel)
+	for i, name := range names {
+		group.Go(func() error {
+			changes[i], errs[i] = do(ctx, name)
+			return nil
+		})
+	}
+	_ = group.Wait() // the errors of all nodes are joined below
+	u.changed(slices.Concat(changes...)...)
+	return errors.Join(errs...)
+}
+
+func (u *up) nodes(ctx context.Context) error {
+	return u.each(ctx, func(ctx context.Context, node string) ([]provision.Change, error) {
+		return u.Provider.EnsureNode(ctx, u.topology, node)
+	})
+}
+
+func (u *up) links(ctx context.Context) error {
+	changes, err := u.Provider.EnsureLinks(ctx, u.topology)
+	u.changed(changes...)
+	return err
+}
+
+// startAgents puts the agent on every node and keeps it running.
+func (u *up) startAgents(ctx context.Context) error {
+	return u.each(ctx, func(ctx context.Context, name string) ([]provision.Change, error) {
+		c, err := u.agents.connect(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		binary, err := u.Agent(c.node.Arch())
+		if err != nil {
+			return nil, err
+		}
+		if _, err := c.node.Put(ctx, provision.File{Path: "agent", Mode: 0o755, Content: binary}); err != nil {
+			return nil, fmt.Errorf("put the agent on %s: %w", name, err)
+		}
+		changes, err := c.node.EnsureService(ctx, provision.Service{
+			Name: "agent",
+			Argv: []string{path.Join(c.node.Dir(), "agent"), "--run", c.node.RunDir(), "--data", c.node.Dir()},
+		})
+		if err != nil {
+			return changes, fmt.Errorf("start the agent of %s: %w", name, err)
+		}
+		return changes, u.answering(ctx, name)
+	})
+}
+
+// answering waits until an agent that was just started opens its socket.
+func (u *up) answering(ctx context.Context, node string) error {
+	ctx, cancel := context.WithTimeout(ctx, settleTime)
+	defer cancel()
+	for {
+		_, err := call(ctx, u.agents, node, api.GetVersion, api.None{})
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			c, opened := u.agents.connect(context.WithoutCancel(ctx), node)
+			if opened != nil {
+				return err
+			}
+			return fmt.Errorf("%w (its log is %s)", err, path.Join(c.node.Dir(), "agent.log"))
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+// sendStates gives every agent what it is to hold.
+func (u *up) sendStates(ctx context.Context) error {
+	for _, name := range u.topology.Nodes.Names() {
+		state, err := desired(u.topology, u.Uplink, name)
+		if err != nil {
+			return err
+		}
+		u.states[name] = state
+	}
+	return u.each(ctx, func(ctx context.Context, name string) ([]provision.Change, error) {
+		applied, err := call(ctx, u.agents, name, api.PutState, u.states[name])
+		if err != nil || !applied.Changed {
+			return nil, err
+		}
+		return []provision.Change{{Verb: provision.Changed, Node: name, Object: "routing", Detail: "generation " + applied.Generation}}, nil
+	})
+}
+
+// settle waits until every agent holds what it was given, object by object.
+func (u *up) settle(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, settleTime)
+	defer cancel()
+	refused := make(map[string][]Refusal)
+	var mu sync.Mutex
+	err := u.each(ctx, func(ctx context.Context, name string) ([]provision.Change, error) {
+		status, err := u.settled(ctx, name)
+		mu.Lock()
+		defer mu.Unlock()
+		for _, o := range status.Objects {
+			if o.Condition == api.Refused {
+				refused[name] = append(refused[name], Refusal{name, o.Kind + " " + o.Name, o.Reason})
+			}
+		}
+		return nil, err
+	})
+	for _, name := range u.topology.Nodes.Names() {
+		u.report.Refused = append(u.report.Refused, refused[name]...)
+	}
+	return err
+}
+
+// settled polls one agent until it has settled, and names what is not there at the deadline.
+func (u *up) settled(ctx context.Context, node string) (api.Status, error) {
+	for {
+		status, err := call(ctx, u.agents, node, api.GetStatus, api.None{})
+		if err != nil {
+			return status, err
+		}
+		if status.Settled && status.Generation == u.states[node].Generation {
+			return status, nil
+		}
+		select {
+		case <-ctx.Done():
+			return status, unsettled(node, status)
+		case <-time.After(settlePoll):
+		}
+	}
+}
+
+func unsettled(node string, status api.Status) error {
+	var objects []string
+	for _, o := range status.Objects {
+		if o.Condition == api.Failed || o.Condition == api.Pending {
+			objects = append(objects, fmt.Sprintf("%s %s: %s", o.Kind, o.Name, o.Reason))
+		}
+	}
+	return fmt.Errorf("%s has not settled after %s: %s", node, settleTime, strings.Join(objects, "; "))
+}
+
+// prune removes what an earlier topology of the same lab had and this one has not.
+func (u *up) prune(ctx context.Context) error {
+	seen, err := u.Provider.Observe(ctx, u.Name)
+	if err != nil {
+		return err
+	}
+	u.report.Remarks = seen.Remarks
+	var stale []string
+	for _, n := range seen.Nodes {
+		if _, wanted := u.topology.Nodes.Get(n.Name); !wanted {
+			stale = append(stale, n.Name)
+		}
+	}
+	if len(stale) == 0 {
+		return nil
+	}
+	changes, err := u.Provider.Destroy(ctx, u.Name, stale...)
+	u.changed(changes...)
+	return err
+}

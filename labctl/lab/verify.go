@@ -1,0 +1,25 @@
+package lab
+
+import (
+	"context"
+
+	"github.com/native-routing/labctl/labctl/check"
+)
+
+// Verify checks the routes of the lab as it was deployed.
+func (l *Lab) Verify(ctx context.Context, selection check.Selection) (check.Report, error) {
+	saved, err := l.Store.Load(l.Name)
+	if err != nil {
+		return check.Report{}, err
+	}
+	staged, err := saved.Topology.Stage(saved.Stage)
+	if err != nil {
+		return check.Report{}, err
+	}
+	agents := l.agents()
+	defer agents.Close()
+	report := check.Run(ctx, check.Subject{
+		Topology: staged, Stage: saved.Stage, Exceptions: saved.Topology.Exceptions(saved.Stage), Uplink: l.Uplink,
+	}, prober{agents}, selection)
+	return report, ctx.Err()
+}

@@ -1,0 +1,50 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/native-routing/labctl/labctl/cli"
+)
+
+// topologiesDir is absolute: scripts run elsewhere.
+var topologiesDir = func() string {
+	dir, err := filepath.Abs("../topologies")
+	if err != nil {
+		panic(err)
+	}
+	return dir
+}()
+
+// takeDown removes a lab that a test may have left.
+func takeDown(lab, dir string) {
+	cli.Run(context.Background(), cli.Program{
+		In: strings.NewReader(""), Out: io.Discard, Err: io.Discard, HandOver: func() {},
+		Getenv: func(string) string { return "" },
+	}, []string{"down", "--lab", lab, "--data-dir", filepath.Join(dir, "data"), "--run-dir", filepath.Join(dir, "run")})
+}
+
+// leftOf looks for what bears a lab's mark, by means of its own: mounts,
+// namespaces, processes and files.
+func leftOf(lab, dir string) []string {
+	var left []string
+	if mounts, err := os.ReadFile("/proc/self/mounts"); err != nil || strings.Contains(string(mounts), dir) || strings.Contains(string(mounts), "labctl."+lab) {
+		left = append(left, "a mount")
+	}
+	for _, pattern := range []string{"/run/netns/labctl." + lab + "*", "/etc/netns/labctl." + lab + "*", dir + "/data/*", dir + "/run/*"} {
+		found, _ := filepath.Glob(pattern) // the patterns are well formed
+		left = append(left, found...)
+	}
+	environs, _ := filepath.Glob("/proc/[0-9]*/environ")
+	for _, file := range environs {
+		if environ, err := os.ReadFile(file); err == nil && strings.Contains(string(environ), "LABCTL_LAB="+lab+"\x00") {
+			left = append(left, filepath.Dir(file))
+		}
+	}
+	return left
+}
