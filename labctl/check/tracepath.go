@@ -190,7 +190,7 @@ func (v *verification) astray(f flow, p prediction, got api.TraceResult) []Cause
 		return unique(causes)
 	}
 	if got.Reached && !slices.Contains(p.pathMTUs, got.PathMTU) {
-		return []Cause{{Node: f.from.node, Reason: fmt.Sprintf("remembers a path MTU of %d from before", got.PathMTU), Cure: on(f.from.node, "ip route flush cache")}}
+		return []Cause{{Reason: fmt.Sprintf("the path MTU is %d, although every interface on the way has more: something between the nodes lowers it", got.PathMTU), Cure: "labctl up"}}
 	}
 	return []Cause{unexplained(loss{node: v.lastAnswer(f, got)})}
 }

@@ -64,15 +64,16 @@ func underlay(n topo.Node, uplink topo.Uplink) api.Underlay {
 // sysctls are what every node needs to pass other nodes' packets on: forwarding,
 // no reverse path filter (the lab has asymmetric paths on purpose, and a
 // distribution may switch it on), no redirects that would change a route behind
-// the tables' back, and ICMP errors without a rate limit, so that a trace gets
-// an answer from every hop.
+// the tables' back, and no type of ICMP error under a rate limit, so that a
+// trace gets an answer from every hop (icmp_ratelimit alone would leave the
+// kernel's limit for all targets together).
 func sysctls(u api.Underlay) []api.Sysctl {
 	list := []api.Sysctl{
 		{Name: "net/ipv4/ip_forward", Value: "1"},
 		{Name: "net/ipv4/conf/all/rp_filter", Value: "0"},
 		{Name: "net/ipv4/conf/default/rp_filter", Value: "0"},
 		{Name: "net/ipv4/conf/all/accept_redirects", Value: "0"},
-		{Name: "net/ipv4/icmp_ratelimit", Value: "0"},
+		{Name: "net/ipv4/icmp_ratemask", Value: "0"},
 	}
 	for _, l := range u.Links {
 		list = append(list, api.Sysctl{Name: "net/ipv4/conf/" + l.Name + "/rp_filter", Value: "0"})

@@ -1,0 +1,274 @@
+//go:build linux
+
+package probe
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+	"unsafe"
+
+	"github.com/native-routing/labctl/agent/api"
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// defaultLifetime ends a witness whose caller has gone.
+	defaultLifetime = 10 * time.Second
+	maxLifetime     = 60 * time.Second
+	maxWitnesses    = 64
+	// maxSightings bounds what one witness keeps; what comes after counts as dropped.
+	maxSightings = 65536
+	// loopback is the index of lo in every namespace.
+	loopback = 1
+)
+
+// Witness sees the tagged echoes of [Ping] pass the interfaces of its namespace,
+// coming in and going out, those of other senders too. It may run for several
+// sessions at once, which do not touch each other. The zero value is ready.
+//
+// It does not look at lo, nor at frames that a bridge flooded to this node but
+// that are meant for another, nor at fragments other than the first.
+type Witness struct {
+	mu       sync.Mutex
+	sessions map[uint32]*observation
+}
+
+// Start begins to look out for the request's session: every packet that passes
+// after Start has returned is seen. It ends by itself after Lifetime, 10 s
+// where that is 0 and at most 60 s, and then forgets what it saw. The error is
+// an [*api.Error] with CodeInvalid for a session that is being observed already
+// and with CodeUnavailable when there are too many.
+func (w *Witness) Start(_ context.Context, request api.WitnessRequest) (api.None, error) {
+	lifetime := request.Lifetime
+	if lifetime == 0 {
+		lifetime = defaultLifetime
+	}
+	if lifetime < 0 || lifetime > maxLifetime {
+		return api.None{}, invalid("witness: lifetime %s: at most %s", lifetime, maxLifetime)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.sessions[request.Session] != nil {
+		return api.None{}, invalid("witness: session %d is being observed already", request.Session)
+	}
+	if len(w.sessions) >= maxWitnesses {
+		return api.None{}, &api.Error{Code: api.CodeUnavailable, Message: fmt.Sprintf("witness: %d sessions are being observed, which is the most: stop one", maxWitnesses)}
+	}
+	o, err := observe(request.Session)
+	if err != nil {
+		return api.None{}, fmt.Errorf("open a packet socket for session %d: %w", request.Session, err)
+	}
+	if w.sessions == nil {
+		w.sessions = map[uint32]*observation{}
+	}
+	w.sessions[request.Session] = o
+	o.lifetime = time.AfterFunc(lifetime, func() {
+		if w.forget(request.Session, o) {
+			o.end()
+		}
+	})
+	return api.None{}, nil
+}
+
+// Stop ends a session and returns what it saw, also what was still queued.
+// The error is an [*api.Error] with CodeInvalid where nobody observes the session.
+func (w *Witness) Stop(_ context.Context, request api.WitnessRequest) (api.WitnessResponse, error) {
+	w.mu.Lock()
+	o := w.sessions[request.Session]
+	w.mu.Unlock()
+	if o == nil || !w.forget(request.Session, o) {
+		return api.WitnessResponse{}, invalid("witness: session %d is not observed: it was not started, or stopped, or its lifetime is over", request.Session)
+	}
+	o.lifetime.Stop()
+	return o.end(), nil
+}
+
+// forget takes an observation off the list. It is true once, for the one who ends it.
+func (w *Witness) forget(session uint32, o *observation) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.sessions[session] != o {
+		return false
+	}
+	delete(w.sessions, session)
+	return true
+}
+
+// observation is one session: a packet socket and the goroutine that empties it.
+type observation struct {
+	socket   *socket
+	session  uint32
+	lifetime *time.Timer
+	done     chan struct{}
+
+	// The goroutine's, until done is closed.
+	sightings []api.Sighting
+	dropped   int
+	devices   map[int]string
+}
+
+// observe opens the socket on no protocol, which receives nothing, and binds it
+// to all of them when it is set up.
+func observe(session uint32) (*observation, error) {
+	s, err := newSocket(unix.AF_PACKET, unix.SOCK_DGRAM, 0, maxIPv4Header+icmpHeaderSize+tagSize)
+	if err != nil {
+		return nil, err
+	}
+	o := &observation{socket: s, session: session, done: make(chan struct{}), devices: map[int]string{}}
+	err = s.attach(echoFilter(session))
+	if err == nil {
+		err = s.enlarge(unix.SO_RCVBUFFORCE, unix.SO_RCVBUF)
+	}
+	if err == nil {
+		err = s.set(option{"SO_TIMESTAMPNS_NEW", unix.SOL_SOCKET, unix.SO_TIMESTAMPNS_NEW, 1})
+	}
+	if err == nil {
+		err = os.NewSyscallError("bind", unix.Bind(s.fd, &unix.SockaddrLinklayer{Protocol: bigEndian(unix.ETH_P_ALL)}))
+	}
+	if err != nil {
+		s.close()
+		return nil, err
+	}
+	go o.run()
+	return o, nil
+}
+
+// echoFilter lets the tagged echoes of a session pass, in packets that begin at
+// the IPv4 header.
+func echoFilter(session uint32) []bpf.Instruction {
+	const reject = 19
+	return []bpf.Instruction{
+		0:  bpf.LoadExtension{Num: bpf.ExtProto},
+		1:  bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.ETH_P_IP, SkipTrue: reject - 2},
+		2:  bpf.LoadExtension{Num: bpf.ExtInterfaceIndex},
+		3:  bpf.JumpIf{Cond: bpf.JumpEqual, Val: loopback, SkipTrue: reject - 4},
+		4:  bpf.LoadExtension{Num: bpf.ExtType},
+		5:  bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.PACKET_OTHERHOST, SkipTrue: reject - 6},
+		6:  bpf.LoadAbsolute{Off: 9, Size: 1},
+		7:  bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: protocolICMP, SkipTrue: reject - 8},
+		8:  bpf.LoadAbsolute{Off: 6, Size: 2}, // flags and fragment offset
+		9:  bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: 0x1fff, SkipTrue: reject - 10},
+		10: bpf.LoadMemShift{Off: 0},
+		11: bpf.LoadIndirect{Off: 0, Size: 1},
+		12: bpf.JumpIf{Cond: bpf.JumpEqual, Val: icmpEcho, SkipTrue: 1},
+		13: bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: icmpEchoReply, SkipTrue: reject - 14},
+		14: bpf.LoadIndirect{Off: icmpHeaderSize, Size: 4},
+		15: bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: tagMagic, SkipTrue: reject - 16},
+		16: bpf.LoadIndirect{Off: icmpHeaderSize + 4, Size: 4},
+		17: bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: session, SkipTrue: reject - 18},
+		18: bpf.RetConstant{Val: maxIPv4Header + icmpHeaderSize + tagSize},
+		19: bpf.RetConstant{Val: 0},
+	}
+}
+
+// run takes in sightings until the socket's read deadline is set.
+func (o *observation) run() {
+	defer close(o.done)
+	for {
+		err := o.socket.conn.Read(func(uintptr) bool { return o.drain() })
+		if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, os.ErrClosed) {
+			break
+		}
+		if err != nil {
+			time.Sleep(sendRetry) // the poller reports an error of the socket: see [socket.wait]
+		}
+	}
+	// Without this the last look at the queue might have no end.
+	_ = o.socket.attach([]bpf.Instruction{bpf.RetConstant{Val: 0}})
+	o.drain()
+	if stats, err := unix.GetsockoptTpacketStats(o.socket.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS); err == nil {
+		o.dropped += int(stats.Drops)
+	}
+}
+
+// end stops the goroutine after it has emptied the queue, and closes the socket.
+func (o *observation) end() api.WitnessResponse {
+	_ = o.socket.file.SetReadDeadline(time.Unix(1, 0))
+	<-o.done
+	o.socket.close()
+	slices.SortStableFunc(o.sightings, func(a, b api.Sighting) int { return a.Timestamp.Compare(b.Timestamp) })
+	return api.WitnessResponse{Sightings: o.sightings, Dropped: o.dropped}
+}
+
+func (o *observation) drain() bool {
+	some := false
+	for failures := 0; failures < 16; {
+		n, oobn, _, from, err := unix.Recvmsg(o.socket.fd, o.socket.buffer, o.socket.oob[:], 0)
+		switch err {
+		case nil:
+			some = true
+			if link, ok := from.(*unix.SockaddrLinklayer); ok {
+				o.note(o.socket.buffer[:n], parseControl(o.socket.oob[:oobn]), link)
+			}
+		case unix.EAGAIN:
+			return some
+		default:
+			failures++ // an interface went down, which ends nothing
+		}
+	}
+	return some
+}
+
+func (o *observation) note(packet []byte, c control, link *unix.SockaddrLinklayer) {
+	e, ok := parseEcho(packet)
+	if !ok || e.tag.session != o.session {
+		return
+	}
+	if len(o.sightings) >= maxSightings {
+		o.dropped++
+		return
+	}
+	o.sightings = append(o.sightings, api.Sighting{
+		Probe:     e.tag.probe,
+		Sequence:  int(e.tag.sequence),
+		Device:    o.device(link.Ifindex),
+		Outgoing:  link.Pkttype == unix.PACKET_OUTGOING,
+		Reply:     e.reply,
+		From:      e.from,
+		To:        e.to,
+		TTL:       e.ttl,
+		Timestamp: c.stamp,
+	})
+}
+
+// device is the name of an interface; one that has vanished is called by its index.
+func (o *observation) device(index int) string {
+	if name, ok := o.devices[index]; ok {
+		return name
+	}
+	name, err := deviceName(o.socket.fd, index)
+	if err != nil {
+		return "if" + strconv.Itoa(index)
+	}
+	o.devices[index] = name
+	return name
+}
+
+// deviceName asks the kernel for an interface in the namespace of a socket,
+// which need not be that of the calling thread. See netdevice(7), SIOCGIFNAME.
+func deviceName(fd, index int) (string, error) {
+	var request struct {
+		name  [unix.IFNAMSIZ]byte
+		index int32
+		_     [20]byte
+	}
+	request.index = int32(index)
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCGIFNAME, uintptr(unsafe.Pointer(&request)))
+	if errno != 0 {
+		return "", errno
+	}
+	return unix.ByteSliceToString(request.name[:]), nil
+}
+
+// bigEndian turns a number round for a field that the kernel wants in network order.
+func bigEndian(n uint16) uint16 {
+	return binary.NativeEndian.Uint16([]byte{byte(n >> 8), byte(n)})
+}
