@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"io"
 
@@ -23,42 +24,79 @@ func newTopology(a *app) *cobra.Command {
 	return cmd
 }
 
+// shipped is one topology that labctl carries.
+type shipped struct {
+	Name        string `json:"name"`
+	Description string `json:"description"`
+	Nodes       int    `json:"nodes"`
+}
+
 func newTopologyList(a *app) *cobra.Command {
-	return &cobra.Command{
+	output := ui.NewFormat()
+	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "The topologies that labctl ships",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			g := ui.NewGrid("NAME", "DESCRIPTION")
+			var all []shipped
 			for _, name := range topologies.Names() {
-				w, err := a.wanted([]string{name})
+				t, err := topologies.Load(name)
 				if err != nil {
 					return err
 				}
-				g.Row(name, w.Topology.Metadata.Description)
+				all = append(all, shipped{name, t.Metadata.Description, len(t.Nodes)})
 			}
-			return g.Write(a.Out)
+			return ui.Write(a.Out, output.Format, all, func(w io.Writer) error {
+				g := ui.NewGrid("NAME", "NODES", "DESCRIPTION")
+				for _, t := range all {
+					g.Row(t.Name, fmt.Sprint(t.Nodes), t.Description)
+				}
+				return g.Write(w)
+			})
 		},
 	}
+	addOutput(cmd, output)
+	return cmd
+}
+
+// validation says whether a file is a topology, and what is wrong where it is not.
+type validation struct {
+	Source   string      `json:"source"`
+	Valid    bool        `json:"valid"`
+	Lab      string      `json:"lab,omitempty"`
+	Mistakes topo.Errors `json:"mistakes,omitempty"`
 }
 
 func newTopologyValidate(a *app) *cobra.Command {
-	return &cobra.Command{
+	output := ui.NewFormat()
+	cmd := &cobra.Command{
 		Use:   "validate [TOPOLOGY]",
 		Short: "Every mistake of a file, with its place and what would be right",
 		Args:  cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			w, err := a.wanted(args)
-			if err != nil {
+			wanted, err := a.wanted(args)
+			var mistakes topo.Errors
+			if err != nil && (output.Format == ui.Table || !errors.As(err, &mistakes)) {
 				return err
 			}
-			t := w.Topology
-			fmt.Fprintf(a.Out, "%s is valid: lab %s, %s, %s, %s\n", w.Source, t.Metadata.Name,
-				ui.Plural(len(t.Nodes), "node"), ui.Plural(len(t.Networks), "network"), ui.Plural(len(t.Stages), "stage"))
-			return nil
+			v := validation{Source: wanted.Source, Valid: err == nil, Mistakes: mistakes}
+			if err == nil {
+				v.Lab = wanted.Topology.Metadata.Name
+			} else if len(args) > 0 {
+				v.Source = args[0]
+			}
+			written := ui.Write(a.Out, output.Format, v, func(w io.Writer) error {
+				t := wanted.Topology
+				_, err := fmt.Fprintf(w, "%s is valid: lab %s, %s, %s, %s\n", v.Source, v.Lab,
+					ui.Plural(len(t.Nodes), "node"), ui.Plural(len(t.Networks), "network"), ui.Plural(len(t.Stages), "stage"))
+				return err
+			})
+			return errors.Join(err, written)
 		},
 		ValidArgsFunction: completeTopologies,
 	}
+	addOutput(cmd, output)
+	return cmd
 }
 
 func newTopologyShow(a *app) *cobra.Command {

@@ -60,8 +60,9 @@ type up struct {
 	agents   *agents
 	states   map[string]api.State
 
-	mu     sync.Mutex
-	report UpReport
+	mu      sync.Mutex
+	report  UpReport
+	inPlace int // objects that the agents hold, after settle
 }
 
 // Up makes a lab real, or brings a running one in line with what is wanted. It
@@ -110,13 +111,15 @@ func (u *up) run(ctx context.Context) error {
 	steps := []struct {
 		name string
 		do   func(context.Context) error
+		// told is what the step says of itself, where that is not its changes.
+		told func() string
 	}{
-		{"nodes", u.nodes},
-		{"links", u.links},
-		{"agents", u.startAgents},
-		{"routing", u.sendStates},
-		{"settle", u.settle},
-		{"prune", u.prune},
+		{name: "nodes", do: u.nodes},
+		{name: "links", do: u.links},
+		{name: "agents", do: u.startAgents},
+		{name: "routing", do: u.sendStates},
+		{name: "settle", do: u.settle, told: u.standing},
+		{name: "prune", do: u.prune},
 	}
 	for _, s := range steps {
 		step := u.Story.Start(s.name)
@@ -125,7 +128,11 @@ func (u *up) run(ctx context.Context) error {
 			step.Fail(err)
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
-		step.Done(summary(u.report.Changes[before:]))
+		detail := summary(u.report.Changes[before:])
+		if s.told != nil {
+			detail = s.told()
+		}
+		step.Done(detail)
 	}
 	return nil
 }
@@ -263,6 +270,9 @@ func (u *up) settle(ctx context.Context) error {
 		mu.Lock()
 		defer mu.Unlock()
 		for _, o := range status.Objects {
+			if o.Condition == api.InPlace {
+				u.inPlace++
+			}
 			if o.Condition == api.Refused {
 				refused[name] = append(refused[name], Refusal{name, o.Kind + " " + o.Name, o.Reason})
 			}
@@ -273,6 +283,15 @@ func (u *up) settle(ctx context.Context) error {
 		u.report.Refused = append(u.report.Refused, refused[name]...)
 	}
 	return err
+}
+
+// standing is how the objects of all agents stand after settle.
+func (u *up) standing() string {
+	s := fmt.Sprintf("%d objects in place", u.inPlace)
+	if n := len(u.report.Refused); n > 0 {
+		s += fmt.Sprintf(", %d refused", n)
+	}
+	return s
 }
 
 // settled polls one agent until it has settled, and names what is not there at the deadline.
