@@ -70,7 +70,7 @@ func (l killLab) killAfter(after time.Duration, args ...string) {
 		l.t.Fatal(err)
 	}
 	timer := time.AfterFunc(after, func() { _ = cmd.Process.Kill() }) // it may have ended by itself
-	_ = cmd.Wait()                                                     // killed is what it should be
+	_ = cmd.Wait()                                                    // killed is what it should be
 	timer.Stop()
 }
 

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -194,6 +195,9 @@ func (a *app) current(story *ui.Progress) (*lab.Lab, error) {
 	}
 	switch len(labs) {
 	case 0:
+		if runtime.GOOS == "linux" && os.Geteuid() != 0 {
+			return nil, errNotRoots
+		}
 		return nil, fmt.Errorf("%w is up (labctl up brings one up)", errNoneUp)
 	case 1:
 		return a.open(labs[0], story)
@@ -201,8 +205,11 @@ func (a *app) current(story *ui.Progress) (*lab.Lab, error) {
 	return nil, usageError{fmt.Errorf("several labs are up: name one with --lab (%s)", strings.Join(labs, ", "))}
 }
 
-// errNoneUp reads as the start of a sentence.
-var errNoneUp = fmt.Errorf("%w", lab.ErrNoLab)
+// There may be no lab, or one that only root sees.
+var (
+	errNoneUp   = errors.New("no lab is up")
+	errNotRoots = errors.New("no lab of yours is up, and labs of namespaces are root's (sudo labctl …)")
+)
 
 // story returns the progress of a long command, told to stderr.
 func (a *app) story() *ui.Progress { return ui.Auto(a.Err, a.quiet) }

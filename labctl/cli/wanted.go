@@ -35,7 +35,7 @@ func (a *app) wanted(args []string) (lab.Wanted, error) {
 		if saved, err := l.Store.Load(l.Name); err == nil {
 			source = saved.Source
 		}
-	} else if !errors.Is(err, lab.ErrNoLab) {
+	} else if !errors.Is(err, errNoneUp) && !errors.Is(err, errNotRoots) {
 		return lab.Wanted{}, err
 	}
 	data, err := readTopology(source)
