@@ -1,0 +1,172 @@
+//go:build linux
+
+package netns
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/native-routing/labctl/agent/rtnl"
+	"github.com/native-routing/labctl/provision"
+	"github.com/native-routing/labctl/topologies/topo"
+)
+
+// nodeFile is a file of a node that the topology determines.
+type nodeFile struct {
+	path    string // below the node's directory
+	content string
+}
+
+// Files beside those in etc/: ip netns exec would try to bind whatever is in
+// there over /etc, and complain.
+const (
+	protocolsFile = "rt_protos"
+	shellFile     = "bashrc"
+)
+
+func nodeFiles(t *topo.Topology, node string) []nodeFile {
+	return []nodeFile{
+		{"etc/hosts", hosts(t)},
+		{"etc/hostname", node + "\n"},
+		{"etc/resolv.conf", resolvConf(t.Metadata.Name)},
+		{protocolsFile, routeProtocols()},
+		{shellFile, shellStart(t.Metadata.Name, node)},
+	}
+}
+
+// ensureFiles writes what differs.
+func ensureFiles(at paths, t *topo.Topology, node string) ([]provision.Change, error) {
+	var changes []provision.Change
+	for _, f := range nodeFiles(t, node) {
+		path := filepath.Join(at.dataNode(node), f.path)
+		changed, err := ensureFile(path, []byte(f.content), 0o644)
+		if err != nil {
+			return changes, fmt.Errorf("write %s: %w", path, err)
+		}
+		if changed {
+			changes = append(changes, provision.Change{Verb: provision.Changed, Node: node, Object: filepath.Base(f.path)})
+		}
+	}
+	return changes, nil
+}
+
+// ensureFile is putFile for what nobody reads before it is whole: a new file is
+// written in place, which takes half the time. One that was cut short differs
+// at the next call.
+func ensureFile(path string, content []byte, mode fs.FileMode) (changed bool, err error) {
+	err = writeFile(path, content, mode)
+	if !errors.Is(err, fs.ErrExist) {
+		return err == nil, err
+	}
+	return putFile(path, content, mode)
+}
+
+// putFile writes a file atomically, where its content or mode differs.
+func putFile(path string, content []byte, mode fs.FileMode) (changed bool, err error) {
+	if same(path, content, mode) {
+		return false, nil
+	}
+	temporary := path + ".new"
+	// A leftover of a run that was cut short may have any mode, or be a link.
+	if err := os.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, err
+	}
+	if err := writeFile(temporary, content, mode); err != nil {
+		return false, errors.Join(err, os.Remove(temporary))
+	}
+	return true, os.Rename(temporary, path)
+}
+
+func writeFile(path string, content []byte, mode fs.FileMode) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode.Perm())
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	// The umask has no say.
+	return errors.Join(err, f.Chmod(mode.Perm()), f.Close())
+}
+
+// same compares with what is there.
+func same(path string, content []byte, mode fs.FileMode) bool {
+	info, err := os.Lstat(path)
+	if err != nil || !info.Mode().IsRegular() || info.Mode().Perm() != mode.Perm() || info.Size() != int64(len(content)) {
+		return false
+	}
+	now, err := os.ReadFile(path)
+	return err == nil && bytes.Equal(now, content)
+}
+
+func mark(lab string) string { return "# Made by labctl for lab " + lab + ".\n" }
+
+// hosts has every node of the lab at its address on its first network.
+func hosts(t *topo.Topology) string {
+	var b strings.Builder
+	b.WriteString(mark(t.Metadata.Name))
+	b.WriteString("127.0.0.1 localhost\n")
+	for name, node := range t.Nodes.All() {
+		if a, ok := nodeAddress(node); ok {
+			fmt.Fprintf(&b, "%s %s\n", a, name)
+		}
+	}
+	return b.String()
+}
+
+func nodeAddress(node topo.Node) (netip.Addr, bool) {
+	if _, iface, ok := node.Primary(); ok {
+		return iface.Address.Addr(), true
+	}
+	for _, iface := range node.Interfaces.All() {
+		return iface.Address.Addr(), true
+	}
+	return netip.Addr{}, false
+}
+
+// resolvConf names the uplink's DNS proxy, as on a VM. It never answers here,
+// so the resolver should give up soon.
+func resolvConf(lab string) string {
+	return mark(lab) + "nameserver " + topo.NATUplink().DNS.String() + "\noptions timeout:1 attempts:1\n"
+}
+
+// protocolPaths is where iproute2 looks for the names of route protocols, in its order.
+func protocolPaths() []string {
+	return []string{"/etc/iproute2/rt_protos", "/usr/share/iproute2/rt_protos", "/usr/lib/iproute2/rt_protos"}
+}
+
+// protocolPath is the machine's own file; empty where it has none.
+func protocolPath() string {
+	for _, path := range protocolPaths() {
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+			return path
+		}
+	}
+	return ""
+}
+
+// routeProtocols is the machine's own file with the agent's protocol in it.
+func routeProtocols() string {
+	own, err := os.ReadFile(protocolPath())
+	if err != nil {
+		own = nil // the names that ip has built in remain
+	}
+	text := string(own)
+	if text != "" && !strings.HasSuffix(text, "\n") {
+		text += "\n"
+	}
+	return text + fmt.Sprintf("%d\t%s\n", rtnl.RouteProtocol, rtnl.ProtocolName(rtnl.RouteProtocol))
+}
+
+// shellStart is for bash and for any sh that reads $ENV. The prompt says where one is.
+func shellStart(lab, node string) string {
+	return mark(lab) + `if [ -n "$BASH_VERSION" ] && [ -r ~/.bashrc ]; then . ~/.bashrc; fi
+PS1='root@` + node + ` [` + lab + `] # '
+if [ -n "$BASH_VERSION" ]; then PS1='\u@` + node + ` [` + lab + `] \w \$ '; fi
+unset PROMPT_COMMAND
+`
+}

@@ -1,0 +1,144 @@
+package netns
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"path/filepath"
+	"strings"
+)
+
+const (
+	// fabricFile is the fabric's name among the namespaces' files; no node can have it.
+	fabricFile = "@fabric"
+	netSuffix  = ".net"
+	utsSuffix  = ".uts"
+	namePrefix = "labctl."
+
+	// Where ip netns looks for names, and for files to bind over /etc.
+	netnsDir    = "/run/netns"
+	etcNetnsDir = "/etc/netns"
+
+	// maxInterface is IFNAMSIZ without the final NUL.
+	maxInterface = 15
+	// maxSocketPath is sun_path without the final NUL (unix(7)).
+	maxSocketPath = 107
+)
+
+// paths knows where everything of one lab is.
+type paths struct {
+	run, data string // with the lab's name
+	lab       string
+}
+
+func (o Options) paths(lab string) paths {
+	run, data := o.RunDir, o.DataDir
+	if run == "" {
+		run = "/run/labctl"
+	}
+	if data == "" {
+		data = "/var/lib/labctl"
+	}
+	return paths{run: filepath.Join(run, lab), data: filepath.Join(data, lab), lab: lab}
+}
+
+func (p paths) nsDir() string     { return filepath.Join(p.run, "ns") }
+func (p paths) runNodes() string  { return filepath.Join(p.run, "nodes") }
+func (p paths) dataNodes() string { return filepath.Join(p.data, "nodes") }
+func (p paths) bin() string       { return filepath.Join(p.data, "bin") }
+
+// net is the file of a node's network namespace; of the fabric's with no node named.
+func (p paths) net(node string) string { return filepath.Join(p.nsDir(), fileName(node)+netSuffix) }
+func (p paths) uts(node string) string { return filepath.Join(p.nsDir(), fileName(node)+utsSuffix) }
+
+func fileName(node string) string {
+	if node == "" {
+		return fabricFile
+	}
+	return node
+}
+
+func (p paths) runNode(node string) string  { return filepath.Join(p.runNodes(), node) }
+func (p paths) dataNode(node string) string { return filepath.Join(p.dataNodes(), node) }
+func (p paths) etc(node string) string      { return filepath.Join(p.dataNode(node), "etc") }
+
+// name is the namespace's name on the machine.
+func (p paths) name(node string) string {
+	if node == "" {
+		return namePrefix + p.lab
+	}
+	return namePrefix + p.lab + "." + node
+}
+
+// nodeOf is the reverse of name; false for what is not of the lab. Neither labs
+// nor nodes have a dot in their names.
+func (p paths) nodeOf(name string) (node string, ok bool) {
+	rest, ok := strings.CutPrefix(name, namePrefix+p.lab)
+	if !ok || rest == "" {
+		return "", ok
+	}
+	return strings.CutPrefix(rest, ".")
+}
+
+func (p paths) netnsLink(node string) string { return filepath.Join(netnsDir, p.name(node)) }
+func (p paths) etcLink(node string) string   { return filepath.Join(etcNetnsDir, p.name(node)) }
+
+// checkLengths refuses names that leave no room for the path of a service's socket.
+func (p paths) checkLengths(node string) error {
+	socket := filepath.Join(p.runNode(node), "agent.sock")
+	if len(socket) > maxSocketPath {
+		return fmt.Errorf("socket %s: %d bytes, and a unix socket's path holds %d (shorten the name of the lab or of the node)",
+			socket, len(socket), maxSocketPath)
+	}
+	return nil
+}
+
+// markPrefix begins the alias of every link of the lab.
+func markPrefix(lab string) string { return "labctl lab=" + lab + " " }
+
+func linkAlias(lab, node, iface string) string {
+	return fmt.Sprintf("%snode=%s interface=%s", markPrefix(lab), node, iface)
+}
+
+func bridgeAlias(lab, network string) string {
+	return fmt.Sprintf("%snetwork=%s", markPrefix(lab), network)
+}
+
+// aliasNode is the node that a link's alias names.
+func aliasNode(alias string) string {
+	for _, field := range strings.Fields(alias) {
+		if node, ok := strings.CutPrefix(field, "node="); ok {
+			return node
+		}
+	}
+	return ""
+}
+
+// portName is the other end of a node's interface. The readable form has a dot,
+// which neither the form with a hash nor a bridge's name has.
+func portName(node, iface string) string {
+	if name := node + "." + iface; len(name) <= maxInterface {
+		return name
+	}
+	return "port" + hash(11, node, iface)
+}
+
+func bridgeName(network string) string {
+	if name := "br-" + network; len(name) <= maxInterface && !strings.Contains(name, ".") {
+		return name
+	}
+	return "br-" + hash(12, network)
+}
+
+func hash(digits int, parts ...string) string {
+	sum := sha256.Sum256([]byte(strings.Join(parts, "\x00")))
+	return hex.EncodeToString(sum[:])[:digits]
+}
+
+// linkAddress is the same each time a link is made again, so that its
+// neighbours' ARP tables stay right. It is a locally administered address.
+func linkAddress(lab, node, iface string) net.HardwareAddr {
+	sum := sha256.Sum256([]byte(strings.Join([]string{lab, node, iface}, "\x00")))
+	return net.HardwareAddr(append([]byte{0x02}, sum[:5]...))
+}

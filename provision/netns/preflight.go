@@ -1,0 +1,147 @@
+//go:build linux
+
+package netns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/native-routing/labctl/provision"
+	"github.com/native-routing/labctl/topologies/topo"
+)
+
+// Preflight makes one link of each kind in a namespace that nobody else sees
+// and that is gone when it returns.
+func (p *Provider) Preflight(_ context.Context, t *topo.Topology) []provision.Finding {
+	if lacking := lackingCapabilities(); lacking != "" {
+		return []provision.Finding{{Severity: provision.Missing, Subject: "privileges",
+			Detail: "no " + lacking + ", which network namespaces need", Cure: "sudo labctl up", Err: provision.ErrPermission}}
+	}
+	findings := []provision.Finding{{Severity: provision.Fine, Subject: "privileges", Detail: "CAP_SYS_ADMIN and CAP_NET_ADMIN"}}
+	findings = append(findings, p.tryLinks(t)...)
+	at := p.options.paths("x")
+	findings = append(findings, writable("run directory", filepath.Dir(at.run)), writable("data directory", filepath.Dir(at.data)))
+	return findings
+}
+
+// lackingCapabilities is empty where the process may do what is needed.
+func lackingCapabilities() string {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return "answer from capget(2)"
+	}
+	for _, c := range []struct {
+		bit  int
+		name string
+	}{{unix.CAP_SYS_ADMIN, "CAP_SYS_ADMIN"}, {unix.CAP_NET_ADMIN, "CAP_NET_ADMIN"}} {
+		if data[c.bit/32].Effective&(1<<(c.bit%32)) == 0 {
+			return c.name
+		}
+	}
+	return ""
+}
+
+// tryLinks runs in a namespace that ends with its thread.
+func (p *Provider) tryLinks(t *topo.Topology) []provision.Finding {
+	var findings []provision.Finding
+	err := onThread(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET | unix.CLONE_NEWUTS | unix.CLONE_NEWNS); err != nil {
+			return err
+		}
+		ns, err := os.Open("/proc/thread-self/ns/net")
+		if err != nil {
+			return err
+		}
+		defer ns.Close()
+		w, err := newWriter(ns)
+		if err != nil {
+			return err
+		}
+		defer w.Close()
+		findings = append(findings, provision.Finding{Severity: provision.Fine, Subject: "namespaces", Detail: "network, hostname and mounts"})
+		veth := linkPlan{Name: "eth0", Port: "port", MTU: defaultMTU, PortMTU: defaultMTU, MAC: linkAddress("", "", "")}
+		findings = append(findings,
+			tried(errors.Join(w.makeVeth(veth, 0, ns), w.flush()), "veth"),
+			tried(errors.Join(w.makeBridge("br"), w.flush()), "bridge"))
+		if hasDummy(t) {
+			findings = append(findings, p.tryDummy(w))
+		}
+		return nil
+	})
+	if err != nil {
+		return append(findings, provision.Finding{Severity: provision.Missing, Subject: "namespaces",
+			Detail: err.Error(), Cure: "use a kernel with CONFIG_NET_NS, CONFIG_UTS_NS, or the VMs: labctl up --provider vagrant", Err: class(err)})
+	}
+	return findings
+}
+
+func hasDummy(t *topo.Topology) bool {
+	for _, node := range t.Nodes.All() {
+		for _, iface := range node.Interfaces.All() {
+			if iface.Type == topo.Dummy {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func tried(err error, driver string) provision.Finding {
+	if err != nil {
+		return provision.Finding{Severity: provision.Missing, Subject: driver + " links", Detail: err.Error(),
+			Cure: "sudo modprobe " + driver, Err: class(err)}
+	}
+	return provision.Finding{Severity: provision.Fine, Subject: driver + " links"}
+}
+
+func class(err error) error {
+	switch {
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+		return provision.ErrPermission
+	default:
+		return provision.ErrUnsupported
+	}
+}
+
+func (p *Provider) tryDummy(w *writer) provision.Finding {
+	try := func(k kind) error {
+		return errors.Join(w.makeAlone(linkPlan{Name: string(k) + "x", MTU: defaultMTU, MAC: linkAddress("", "", string(k))}, k), w.flush())
+	}
+	if try(kindDummy) == nil {
+		return provision.Finding{Severity: provision.Fine, Subject: "dummy links"}
+	}
+	if err := try(kindIFB); err != nil {
+		return provision.Finding{Severity: provision.Missing, Subject: "dummy links",
+			Detail: fmt.Sprintf("neither dummy nor ifb: %v", err), Cure: "sudo modprobe dummy", Err: class(err)}
+	}
+	p.noDummy.Store(true)
+	return provision.Finding{Severity: provision.Warning, Subject: "dummy links",
+		Detail: "no dummy driver; ifb stands in for it and looks the same to ip, but for its kind", Cure: "sudo modprobe dummy"}
+}
+
+// writable looks at the directory, or at the nearest one above that exists.
+func writable(subject, dir string) provision.Finding {
+	for at := dir; ; at = filepath.Dir(at) {
+		err := unix.Access(at, unix.W_OK)
+		if errors.Is(err, fs.ErrNotExist) && at != "/" {
+			continue
+		}
+		switch {
+		case err == nil:
+			return provision.Finding{Severity: provision.Fine, Subject: subject, Detail: dir}
+		case errors.Is(err, unix.EROFS):
+			return provision.Finding{Severity: provision.Missing, Subject: subject, Detail: at + " is on a read-only file system",
+				Cure: "sudo mount -o remount,rw " + at, Err: provision.ErrPermission}
+		default:
+			return provision.Finding{Severity: provision.Missing, Subject: subject, Detail: fmt.Sprintf("%s: %v", at, err),
+				Cure: "sudo mkdir -p " + dir, Err: provision.ErrPermission}
+		}
+	}
+}

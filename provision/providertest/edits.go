@@ -1,0 +1,134 @@
+package providertest
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+// testEdits changes the file, and wants that very change and no other.
+func testEdits(t *testing.T, b *bench) {
+	for _, edit := range []struct {
+		name    string
+		replace []string
+		// touched are the nodes that may change, and tables what differs there: old and new lines.
+		touched []string
+		tables  map[string][]string
+	}{
+		{"an address", []string{"address: 192.168.20.100/24", "address: 192.168.20.101/24"}, []string{"b"},
+			map[string][]string{"b": {"192.168.20.100", "192.168.20.101"}}},
+		{"the MTU of a network", []string{"right: {cidr: 192.168.20.0/24, mtu: 1400}", "right: {cidr: 192.168.20.0/24, mtu: 1300}"},
+			[]string{"b", "router"}, map[string][]string{"b": {"eth1 mtu 1400", "eth1 mtu 1300"}, "router": {"eth2 mtu 1400", "eth2 mtu 1300"}}},
+		{"the MTU of an interface", []string{"{network: left, address: 192.168.10.100/24}", "{network: left, address: 192.168.10.100/24, mtu: 1280}"},
+			[]string{"a"}, map[string][]string{"a": {"eth1 mtu 1500", "eth1 mtu 1280"}}},
+		{"a route removed", []string{"      - {to: 10.10.0.0/16, via: 192.168.10.200}\n", ""}, []string{"a"},
+			map[string][]string{"a": {"10.10.0.0/16 via 192.168.10.200 dev eth1 proto static\n", ""}}},
+		{"a route's next hop", []string{"{to: 10.10.0.0/16, via: 192.168.10.200}", "{to: 10.10.0.0/16, via: 192.168.10.201}"}, []string{"a"},
+			map[string][]string{"a": {"10.10.0.0/16 via 192.168.10.200", "10.10.0.0/16 via 192.168.10.201"}}},
+		{"two next hops", []string{"{to: 10.10.0.0/16, via: 192.168.10.200}", "{to: 10.10.0.0/16, via: [192.168.10.200, 192.168.10.201]}"}, []string{"a"},
+			map[string][]string{"a": {"10.10.0.0/16 via 192.168.10.200 dev eth1 proto", "10.10.0.0/16 nexthop 192.168.10.200 eth1 nexthop 192.168.10.201 eth1 proto"}}},
+		{"an interface removed", []string{"      loop1: {type: dummy, address: 10.10.1.200/24}\n", ""}, []string{"router"},
+			map[string][]string{"router": {"loop1 mtu 1500 inet 10.10.1.200/24\n", "", "10.10.1.0/24 dev loop1 proto kernel scope link src 10.10.1.200\n", ""}}},
+		{"another network", []string{"{network: left, address: 192.168.10.201/24}", "{network: right, address: 192.168.20.201/24}"}, []string{"second"},
+			map[string][]string{"second": {"eth1 mtu 1500", "eth1 mtu 1400", "192.168.10.", "192.168.20."}}},
+		{"a veth instead of a dummy", []string{"loop1: {type: dummy, address: 10.10.1.200/24}", "loop1: {network: third, address: 10.10.1.200/24}",
+			"networks:\n", "networks:\n  third: {cidr: 10.10.1.0/24}\n"}, []string{"router"}, map[string][]string{}},
+		{"a network's name", []string{"  right: {", "  wrong: {", "network: right", "network: wrong"}, []string{"b", "router"}, map[string][]string{}},
+	} {
+		t.Run(strings.ReplaceAll(edit.name, " ", "-"), func(t *testing.T) {
+			c := newBench(t, b.subject)
+			c.up(c.load())
+			lab := c.load(edit.replace...)
+			c.wantTouched(c.up(lab), edit.touched)
+			want := wantTables()
+			for node, lines := range edit.tables {
+				want[node] = strings.NewReplacer(lines...).Replace(want[node])
+			}
+			c.wantTables(want)
+			if got := c.up(lab); len(got) > 0 {
+				t.Errorf("again changed:\n%s", strings.Join(got, "\n"))
+			}
+			// And back.
+			c.wantTouched(c.up(c.load()), edit.touched)
+			c.wantTables(wantTables())
+			if got := c.up(c.load()); len(got) > 0 {
+				t.Errorf("back again changed:\n%s", strings.Join(got, "\n"))
+			}
+		})
+	}
+}
+
+// wantTouched looks at which nodes the changes name. A file of every node, such
+// as hosts, may change with an address.
+func (b *bench) wantTouched(changes, nodes []string) {
+	b.t.Helper()
+	b.t.Logf("changes:\n%s", strings.Join(changes, "\n"))
+	seen := map[string]bool{}
+	for _, c := range changes {
+		node, rest, ok := strings.Cut(c, ": ")
+		if !ok || rest == "changed hosts" {
+			continue
+		}
+		seen[node] = true
+		if !slices.Contains(nodes, node) {
+			b.t.Errorf("%s: only %v should have changed", c, nodes)
+		}
+	}
+	for _, n := range nodes {
+		if !seen[n] {
+			b.t.Errorf("no change of %s is told", n)
+		}
+	}
+}
+
+// testDrift breaks the lab by hand, and wants it whole after the next ensure.
+func testDrift(t *testing.T, b *bench) {
+	b.up(b.load())
+	for _, fault := range []struct{ node, command string }{
+		{"a", "ip route del 10.10.0.0/16"},
+		{"a", "ip route add 172.16.0.0/12 via 192.168.10.200"},
+		{"a", "ip route add blackhole 192.0.2.0/24"},
+		{"a", "ip route replace 10.10.0.0/16 via 192.168.10.200 mtu 1000 proto static"},
+		{"a", "ip route add 10.10.0.0/24 dev eth1"},
+		{"a", "ip route del default"},
+		{"a", "ip route del 192.168.10.0/24"},
+		{"a", "ip route flush table main"},
+		{"a", "ip addr add 192.168.10.99/24 dev eth1"},
+		{"a", "ip addr del 192.168.10.100/24 dev eth1"},
+		{"a", "ip addr flush dev eth1"},
+		{"a", "ip addr flush dev eth1; ip addr add 192.168.10.99/24 dev eth1; ip addr add 192.168.10.100/24 dev eth1"},
+		{"a", "ip addr add 10.9.9.9 peer 10.9.9.8/32 dev eth1"},
+		{"a", "ip link set eth1 down"},
+		{"a", "ip link set eth0 down"},
+		{"a", "ip link set lo down"},
+		{"a", "ip link set eth1 mtu 1000"},
+		{"a", "ip link set eth1 address 02:00:00:00:00:99"},
+		{"a", "ip link set eth1 alias mine"},
+		{"a", "ip link del eth1"},
+		{"a", "ip link del eth1; ip link add eth1 type bridge"},
+		{"a", "ip link set eth1 down; ip link set eth1 name other"},
+		{"a", "ip neigh del 10.0.2.2 dev eth0"},
+		{"router", "ip link del loop1"},
+		{"router", "ip link set loop1 down"},
+	} {
+		output(t, b.node(fault.node), "sh", "-c", fault.command)
+		changes := b.up(b.load())
+		t.Logf("%s\n  %s", fault.command, strings.Join(changes, "\n  "))
+		if len(changes) == 0 {
+			t.Errorf("%s: not mended", fault.command)
+		}
+		b.wantTables(wantTables())
+		if got := b.up(b.load()); len(got) > 0 {
+			t.Errorf("%s: a second time changed:\n%s", fault.command, strings.Join(got, "\n"))
+		}
+		if out, err := ping(t, b.node("router"), "192.168.10.100"); err != nil {
+			t.Errorf("%s: the link does not carry:\n%s", fault.command, out)
+		}
+	}
+	// What the lab did not make is left alone.
+	mine := "ip link add mine type bridge; ip link set mine up; ip addr add 10.7.7.7/24 dev mine; ip route add 10.8.0.0/16 via 192.168.10.200 proto 108"
+	output(t, b.node("a"), "sh", "-c", mine)
+	if got := b.up(b.load()); len(got) > 0 {
+		t.Errorf("took away what is not the file's:\n%s", strings.Join(got, "\n"))
+	}
+}

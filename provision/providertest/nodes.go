@@ -1,0 +1,235 @@
+package providertest
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"path"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/native-routing/labctl/provision"
+)
+
+func testPut(t *testing.T, b *bench) {
+	b.up(b.load())
+	n := b.node("a")
+	for i, step := range []struct {
+		file provision.File
+		want bool
+	}{
+		{provision.File{Path: "some/file", Mode: 0o644, Content: []byte("one\n")}, true},
+		{provision.File{Path: "some/file", Mode: 0o644, Content: []byte("one\n")}, false},
+		{provision.File{Path: path.Join(n.Dir(), "some/file"), Mode: 0o644, Content: []byte("one\n")}, false},
+		{provision.File{Path: "some/file", Mode: 0o600, Content: []byte("one\n")}, true},
+		{provision.File{Path: "some/file", Mode: 0o600, Content: []byte("two\n")}, true},
+		{provision.File{Path: "some/file", Mode: 0o600, Content: nil}, true},
+		{provision.File{Path: "tool", Mode: 0o755, Content: []byte("#!/bin/sh\necho one\n")}, true},
+		{provision.File{Path: "tool", Mode: 0o755, Content: []byte("#!/bin/sh\necho one\n")}, false},
+		{provision.File{Path: "tool", Mode: 0o755, Content: []byte("#!/bin/sh\necho two\n")}, true},
+	} {
+		got, err := n.Put(t.Context(), step.file)
+		if err != nil {
+			t.Fatalf("step %d: %v", i, err)
+		}
+		if got != step.want {
+			t.Errorf("step %d: changed %t, want %t", i, got, step.want)
+		}
+	}
+	if !b.subject.Machines {
+		return
+	}
+	if out := output(t, n, path.Join(n.Dir(), "tool")); out != "two\n" {
+		t.Errorf("the tool says %q", out)
+	}
+	if out := output(t, n, "stat", "-c", "%a %s", path.Join(n.Dir(), "some/file")); out != "600 0\n" {
+		t.Errorf("the file is %q", out)
+	}
+	// What is the same on two nodes may be shared; each still has its own name for it.
+	other := b.node("b")
+	for _, content := range []string{"two", "three"} {
+		if _, err := other.Put(t.Context(), provision.File{Path: "tool", Mode: 0o755, Content: []byte("#!/bin/sh\necho " + content + "\n")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out := output(t, n, path.Join(n.Dir(), "tool")); out != "two\n" {
+		t.Errorf("after another node's upgrade the tool says %q", out)
+	}
+}
+
+// service takes its lock as a service must, and says its second argument.
+const service = `#!/bin/sh
+exec 9>>"$1"
+flock -n 9 || exit 1
+echo $$ >"$1"
+echo "says $2"
+trap 'kill $!; exit 0' TERM
+while :; do sleep 60 9>&- & wait $!; done
+`
+
+func testService(t *testing.T, b *bench) {
+	b.up(b.load())
+	n := b.node("a")
+	put := func(content string) {
+		t.Helper()
+		if _, err := n.Put(t.Context(), provision.File{Path: "tool", Mode: 0o755, Content: []byte(content)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lock := path.Join(n.RunDir(), "svc.lock")
+	started := func(word string) bool {
+		t.Helper()
+		changes, err := n.EnsureService(t.Context(), provision.Service{Name: "svc", Argv: []string{"tool", lock, word}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(changes) > 0
+	}
+	pid := func() string {
+		if !b.subject.Machines {
+			return ""
+		}
+		return strings.TrimSpace(output(t, n, "cat", lock))
+	}
+	put(service)
+	if !started("one") {
+		t.Error("it was not started")
+	}
+	first := pid()
+	if started("one") {
+		t.Error("it was started a second time")
+	}
+	if got := pid(); got != first {
+		t.Errorf("it is process %s, was %s", got, first)
+	}
+	if !started("two") {
+		t.Error("it was not restarted for other arguments")
+	}
+	put(service + "# upgraded\n")
+	if !started("two") {
+		t.Error("it was not restarted for another executable")
+	}
+	if started("two") {
+		t.Error("it was restarted again")
+	}
+	if !b.subject.Machines {
+		return
+	}
+	if _, err := try(t, n, "test", "-d", "/proc/"+first); err == nil {
+		t.Errorf("the first process %s still runs", first)
+	}
+	output(t, n, "kill", "-KILL", pid())
+	if !started("two") {
+		t.Error("it was not started after it was killed")
+	}
+	if out := output(t, n, "cat", path.Join(n.Dir(), "svc.log")); out != "says one\nsays two\nsays two\nsays two\n" {
+		t.Errorf("the log is %q", out)
+	}
+	if out := output(t, n, "readlink", "/proc/"+pid()+"/ns/net"); out != output(t, n, "readlink", "/proc/self/ns/net") {
+		t.Errorf("the service is in %s", out)
+	}
+	_, err := n.EnsureService(t.Context(), provision.Service{Name: "bad", Argv: []string{"/bin/sh", "-c", "echo sorry; exit 3"}})
+	if err == nil || !strings.Contains(err.Error(), "exit status 3") || !strings.Contains(err.Error(), "sorry") {
+		t.Errorf("a service that ends at once: %v", err)
+	}
+}
+
+func testRun(t *testing.T, b *bench) {
+	b.up(b.load())
+	n := b.node("a")
+	for _, test := range []struct {
+		argv   []string
+		code   int
+		signal string
+	}{
+		{[]string{"sh", "-c", "exit 0"}, 0, ""},
+		{[]string{"sh", "-c", "exit 1"}, 1, ""},
+		{[]string{"sh", "-c", "exit 42"}, 42, ""},
+		{[]string{"sh", "-c", "kill -TERM $$"}, 143, "SIGTERM"},
+		{[]string{"sh", "-c", "kill -KILL $$"}, 137, "SIGKILL"},
+		{[]string{"no-such-command"}, 127, ""},
+		{[]string{"/no/such/command"}, 127, ""},
+	} {
+		_, err := try(t, n, test.argv...)
+		exit := &provision.ExitError{}
+		if err != nil && !errors.As(err, &exit) {
+			t.Errorf("%q: %v, want an ExitError", test.argv, err)
+			continue
+		}
+		if exit.Code != test.code || exit.Signal != test.signal {
+			t.Errorf("%q: %+v, want code %d signal %q", test.argv, exit, test.code, test.signal)
+		}
+		if (test.code == 127) != errors.Is(err, exec.ErrNotFound) {
+			t.Errorf("%q: %v", test.argv, err)
+		}
+	}
+	var out, errs bytes.Buffer
+	err := n.Run(t.Context(), provision.Command{
+		Argv: []string{"sh", "-c", "cat; echo $MINE; hostname; echo e >&2"}, Env: []string{"MINE=yes"},
+		Stdin: strings.NewReader("in\n"), Stdout: &out, Stderr: &errs,
+	})
+	if err != nil || out.String() != "in\nyes\na\n" || errs.String() != "e\n" {
+		t.Errorf("%v: %q %q", err, out.String(), errs.String())
+	}
+	for name, address := range map[string]string{"router": "192.168.10.200", "a": "192.168.10.100", "b": "192.168.20.100", "localhost": "127.0.0.1"} {
+		if out := output(t, n, "getent", "ahostsv4", name); !strings.HasPrefix(out, address+" ") {
+			t.Errorf("%s is %q", name, out)
+		}
+	}
+	testMuch(t, n)
+	// Input that never ends must not keep a command that has.
+	r, w := io.Pipe()
+	defer w.Close()
+	if err := n.Run(t.Context(), provision.Command{Argv: []string{"true"}, Stdin: r}); err != nil {
+		t.Error(err)
+	}
+}
+
+// testMuch sends 10 MB there and back.
+func testMuch(t *testing.T, n provision.Node) {
+	much := make([]byte, 10_000_000)
+	for i := range much {
+		much[i] = byte(i * i >> 7)
+	}
+	var out bytes.Buffer
+	if err := n.Run(t.Context(), provision.Command{Argv: []string{"cat"}, Stdin: bytes.NewReader(much), Stdout: &out}); err != nil {
+		t.Fatal(err)
+	}
+	if sha256.Sum256(out.Bytes()) != sha256.Sum256(much) {
+		t.Errorf("%d bytes came back, of %d", out.Len(), len(much))
+	}
+}
+
+func testRunInterrupted(t *testing.T, b *bench) {
+	b.up(b.load())
+	n := b.node("a")
+	for _, script := range []string{
+		"sleep 1001",
+		"sleep 1002 & sleep 1002 & wait",
+		"trap '' TERM HUP; sleep 1003 & sleep 1003; sleep 1003",
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		start := time.Now()
+		err := n.Run(ctx, provision.Command{Argv: []string{"sh", "-c", script}, Stdout: io.Discard})
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s: %v, want the context's error", script, err)
+		}
+		if took := time.Since(start); took > 3*time.Second {
+			t.Errorf("%s: took %s", script, took)
+		}
+	}
+	// ps sees all processes of this machine where the node shares them.
+	for range 100 {
+		if out := output(t, n, "ps", "-e", "-o", "args"); !strings.Contains(out, "sleep 100") {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Error(fmt.Sprint("still running: ", output(t, n, "ps", "-e", "-o", "pid,args")))
+}

@@ -1,0 +1,267 @@
+package providertest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/native-routing/labctl/provision"
+	"github.com/native-routing/labctl/topologies/topo"
+)
+
+// Subject is a provider under test.
+type Subject struct {
+	New func(t *testing.T) provision.Provider
+	// Machines says that nodes are real: they run commands and carry packets. A
+	// provider without them passes the other parts only.
+	Machines bool
+	// Residue returns what is left of a lab anywhere on this machine; nil where
+	// there is nothing to look at.
+	Residue func(t *testing.T, lab string) []string
+}
+
+// timeLimit is for each call; a provider that hangs fails.
+const timeLimit = time.Minute
+
+// Run runs the whole suite.
+func Run(t *testing.T, s Subject) {
+	tests := []struct {
+		name     string
+		machines bool
+		run      func(*testing.T, *bench)
+	}{
+		{"EnsureTwice", false, testEnsureTwice},
+		{"OpenNeverCreates", false, testOpen},
+		{"DestroyTwice", false, testDestroyTwice},
+		{"DestroyOneNode", false, testDestroyOne},
+		{"Put", false, testPut},
+		{"Service", false, testService},
+		{"Cancelled", false, testCancelled},
+		{"Run", true, testRun},
+		{"RunInterrupted", true, testRunInterrupted},
+		{"Tables", true, testTables},
+		{"Packets", true, testPackets},
+		{"Edits", true, testEdits},
+		{"Drift", true, testDrift},
+		{"TwoLabs", true, testTwoLabs},
+		{"DestroyBusy", true, testDestroyBusy},
+	}
+	for _, test := range tests {
+		if test.machines && !s.Machines {
+			continue // there is nothing to run it on, which is no missing right
+		}
+		t.Run(test.name, func(t *testing.T) {
+			test.run(t, newBench(t, s))
+		})
+	}
+}
+
+// bench is one lab on a provider.
+type bench struct {
+	provision.Provider
+	t       *testing.T
+	subject Subject
+	lab     string
+}
+
+func newBench(t *testing.T, s Subject) *bench {
+	b := &bench{Provider: s.New(t), t: t, subject: s, lab: Name()}
+	b.cleanUp(b.lab)
+	return b
+}
+
+// cleanUp destroys the lab at the end, and proves it.
+func (b *bench) cleanUp(lab string) {
+	b.t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), timeLimit)
+		defer cancel()
+		if _, err := b.Destroy(ctx, lab); err != nil {
+			b.t.Errorf("destroy: %v", err)
+		}
+		b.wantNothing(lab)
+	})
+}
+
+func (b *bench) wantNothing(lab string) {
+	b.t.Helper()
+	o, err := b.Observe(context.Background(), lab)
+	if err != nil {
+		b.t.Errorf("observe: %v", err)
+	}
+	if !o.Empty() {
+		b.t.Errorf("left after Destroy: %+v", o)
+	}
+	if b.subject.Residue != nil {
+		if left := b.subject.Residue(b.t, lab); len(left) > 0 {
+			b.t.Errorf("left on the machine after Destroy:\n%s", strings.Join(left, "\n"))
+		}
+	}
+}
+
+func (b *bench) load(replace ...string) *topo.Topology {
+	b.t.Helper()
+	return Load(b.t, b.lab, Lab, replace...)
+}
+
+// up ensures all and returns the changes, each as text.
+func (b *bench) up(lab *topo.Topology) []string {
+	b.t.Helper()
+	changes, err := ensure(b.t.Context(), b.Provider, lab)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	texts := make([]string, len(changes))
+	for i, c := range changes {
+		texts[i] = c.String()
+	}
+	return texts
+}
+
+func ensure(ctx context.Context, p provision.Provider, lab *topo.Topology) ([]provision.Change, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeLimit)
+	defer cancel()
+	names := lab.Nodes.Names()
+	perNode := make([][]provision.Change, len(names))
+	var group errgroup.Group
+	for i, name := range names {
+		group.Go(func() (err error) {
+			perNode[i], err = p.EnsureNode(ctx, lab, name)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	changes, err := p.EnsureLinks(ctx, lab)
+	return append(slices.Concat(perNode...), changes...), err
+}
+
+func (b *bench) node(name string) provision.Node {
+	b.t.Helper()
+	n, err := b.OpenNode(b.t.Context(), b.lab, name)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(func() { n.Close() })
+	return n
+}
+
+// output runs a command that must succeed.
+func output(t *testing.T, n provision.Node, argv ...string) string {
+	t.Helper()
+	out, err := try(t, n, argv...)
+	if err != nil {
+		t.Fatalf("%s: %s: %v\n%s", n.Name(), strings.Join(argv, " "), err, out)
+	}
+	return out
+}
+
+func try(t *testing.T, n provision.Node, argv ...string) (string, error) {
+	t.Helper()
+	var out bytes.Buffer
+	ctx, cancel := context.WithTimeout(t.Context(), timeLimit)
+	defer cancel()
+	err := n.Run(ctx, provision.Command{Argv: argv, Stdout: &out, Stderr: &out})
+	return out.String(), err
+}
+
+func testEnsureTwice(t *testing.T, b *bench) {
+	lab := b.load()
+	if got := b.up(lab); len(got) == 0 {
+		t.Error("the first time changed nothing")
+	}
+	if got := b.up(lab); len(got) > 0 {
+		t.Errorf("the second time changed:\n%s", strings.Join(got, "\n"))
+	}
+	o, err := b.Observe(t.Context(), b.lab)
+	if err != nil {
+		t.Fatal(err)
+	}
+	states := map[string]provision.NodeState{}
+	for _, n := range o.Nodes {
+		states[n.Name] = n.State
+	}
+	for _, name := range lab.Nodes.Names() {
+		if states[name] != provision.NodeRunning {
+			t.Errorf("%s is %q, want %q", name, states[name], provision.NodeRunning)
+		}
+	}
+	if len(o.Nodes) != len(lab.Nodes) {
+		t.Errorf("observed %+v", o.Nodes)
+	}
+}
+
+func testOpen(t *testing.T, b *bench) {
+	for _, node := range []string{"a", "nobody", ""} {
+		if _, err := b.OpenNode(t.Context(), b.lab, node); !errors.Is(err, provision.ErrNotFound) {
+			t.Errorf("open %q: %v, want ErrNotFound", node, err)
+		}
+	}
+	b.wantNothing(b.lab)
+	if _, err := b.EnsureNode(t.Context(), b.load(), "nobody"); !errors.Is(err, provision.ErrNotFound) {
+		t.Errorf("ensure a node that the topology does not have: %v, want ErrNotFound", err)
+	}
+	if _, err := b.EnsureLinks(t.Context(), b.load()); !errors.Is(err, provision.ErrNotFound) {
+		t.Errorf("links without nodes: %v, want ErrNotFound", err)
+	}
+}
+
+func testDestroyTwice(t *testing.T, b *bench) {
+	b.up(b.load())
+	for i, want := range []bool{true, false} {
+		changes, err := b.Destroy(t.Context(), b.lab)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if (len(changes) > 0) != want {
+			t.Errorf("time %d: changes %v", i+1, changes)
+		}
+		b.wantNothing(b.lab)
+	}
+	if _, err := b.OpenNode(t.Context(), b.lab, "a"); !errors.Is(err, provision.ErrNotFound) {
+		t.Errorf("open after Destroy: %v, want ErrNotFound", err)
+	}
+}
+
+func testDestroyOne(t *testing.T, b *bench) {
+	b.up(b.load())
+	if _, err := b.Destroy(t.Context(), b.lab, "a", "nobody"); err != nil {
+		t.Fatal(err)
+	}
+	o, err := b.Observe(t.Context(), b.lab)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, n := range o.Nodes {
+		names = append(names, n.Name)
+	}
+	slices.Sort(names)
+	if !slices.Equal(names, []string{"b", "router", "second"}) {
+		t.Errorf("left: %v", names)
+	}
+	if got := b.up(b.load()); len(got) == 0 {
+		t.Error("the node came back without a change")
+	}
+	if got := b.up(b.load()); len(got) > 0 {
+		t.Errorf("and once more:\n%s", strings.Join(got, "\n"))
+	}
+}
+
+func testCancelled(t *testing.T, b *bench) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := ensure(ctx, b.Provider, b.load()); !errors.Is(err, context.Canceled) {
+		t.Errorf("ensure: %v, want context.Canceled", err)
+	}
+	b.up(b.load())
+	if _, err := b.Destroy(ctx, b.lab); !errors.Is(err, context.Canceled) {
+		t.Errorf("destroy: %v, want context.Canceled", err)
+	}
+}
