@@ -7,10 +7,15 @@ import (
 	"net"
 	"path"
 	"sync"
+	"time"
 
 	"github.com/native-routing/labctl/agent/api"
 	"github.com/native-routing/labctl/provision"
 )
+
+// answerTime is how long an agent may take to answer. The longest of its
+// operations, a trace into silence, takes about one second.
+const answerTime = 5 * time.Second
 
 // agents are the connections to the agents of one lab, each opened when it is
 // first needed and kept until Close.
@@ -66,7 +71,9 @@ func call[Request, Response any](ctx context.Context, a *agents, node string, e 
 	if err != nil {
 		return none, err
 	}
-	response, err := e.Call(ctx, c.client, request)
+	within, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	response, err := e.Call(within, c.client, request)
 	var answered *api.Error
 	if err != nil && !errors.As(err, &answered) && ctx.Err() == nil {
 		return none, fmt.Errorf("the agent of %s does not answer: %w (labctl up starts it again)", node, err)

@@ -6,13 +6,16 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/native-routing/labctl/agent/api"
+	"github.com/native-routing/labctl/provision"
 	"github.com/native-routing/labctl/provision/fake"
 	"github.com/native-routing/labctl/topologies/topo"
 )
@@ -24,8 +27,9 @@ type stage struct {
 	lab      *Lab
 	wanted   Wanted
 
-	mu     sync.Mutex
-	states map[string]api.State
+	mu      sync.Mutex
+	states  map[string]api.State
+	servers map[string]*httptest.Server // by node
 }
 
 type silent struct{}
@@ -42,13 +46,10 @@ func newStage(t *testing.T) *stage {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, err := os.MkdirTemp("", "lab") // short enough for a unix socket
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	s := &stage{t: t, states: map[string]api.State{}, wanted: Wanted{Topology: loaded, Source: "native-routing"}}
-	s.provider = &fake.Provider{Dir: dir, Started: s.serve}
+	s := &stage{t: t, states: map[string]api.State{}, servers: map[string]*httptest.Server{}, wanted: Wanted{Topology: loaded, Source: "native-routing"}}
+	s.provider = fake.New()
+	s.provider.Started = s.serve
+	s.provider.Dial = s.dial
 	s.lab = &Lab{
 		Name: loaded.Metadata.Name, Provider: s.provider, Store: Store{Dir: filepath.Join(t.TempDir(), "state")},
 		Uplink: topo.NATUplink(), Agent: func(string) ([]byte, error) { return []byte("an agent"), nil }, Story: silent{},
@@ -56,20 +57,19 @@ func newStage(t *testing.T) *stage {
 	return s
 }
 
+// dial reaches the agent of a node, where one was started.
+func (s *stage) dial(ctx context.Context, _, node, _, _ string) (net.Conn, error) {
+	s.mu.Lock()
+	server := s.servers[node]
+	s.mu.Unlock()
+	if server == nil {
+		return nil, syscall.ECONNREFUSED
+	}
+	return new(net.Dialer).DialContext(ctx, "tcp", server.Listener.Addr().String())
+}
+
 // serve is the agent of one node: it holds what it is given, at once.
-func (s *stage) serve(_, node string) {
-	dir := filepath.Join(s.provider.Dir, node)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		s.t.Error(err)
-		return
-	}
-	socket := filepath.Join(dir, "agent.sock")
-	_ = os.Remove(socket) // of an earlier one
-	listener, err := net.Listen("unix", socket)
-	if err != nil {
-		s.t.Error(err)
-		return
-	}
+func (s *stage) serve(_, node string, _ provision.Service) {
 	mux := http.NewServeMux()
 	api.GetVersion.Handle(mux, func(context.Context, api.None) (api.Version, error) { return api.Version{Version: "test"}, nil })
 	api.PutState.Handle(mux, func(_ context.Context, state api.State) (api.Applied, error) {
@@ -84,9 +84,11 @@ func (s *stage) serve(_, node string) {
 		defer s.mu.Unlock()
 		return api.Status{Node: node, Generation: s.states[node].Generation, Settled: true}, nil
 	})
-	server := &http.Server{Handler: mux}
-	go func() { _ = server.Serve(listener) }() // until Close
-	s.t.Cleanup(func() { _ = server.Close() })
+	server := httptest.NewServer(mux)
+	s.t.Cleanup(server.Close)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.servers[node] = server
 }
 
 func (s *stage) up() (UpReport, error) { return s.lab.Up(s.t.Context(), s.wanted) }
@@ -127,27 +129,28 @@ var errInjected = errors.New("injected")
 func TestUpFailsAtAnyCall(t *testing.T) {
 	whole := newStage(t)
 	whole.mustUp()
-	for at := 1; at <= whole.provider.Calls(); at++ {
-		s := newStage(t)
-		failed := ""
-		s.provider.Fail = func(number int, call string) error {
-			if number == at {
-				failed = call
-				return errInjected
+	for at := range len(whole.provider.Calls()) + 1 {
+		if at <= 1 {
+			continue // Preflight reports, and cannot fail
+		}
+		for _, after := range []bool{false, true} {
+			s := newStage(t)
+			s.provider.Fail(fake.Fault{At: at, After: after, Err: errInjected})
+			_, err := s.up()
+			calls := s.provider.Calls()
+			if len(calls) < at {
+				t.Fatalf("up made %d calls, one of which should have been number %d", len(calls), at)
 			}
-			return nil
+			// An agent that does not answer yet is asked again.
+			if failed := calls[at-1].Method; (err == nil) != (failed == "Node.Dial") || err != nil && !errors.Is(err, errInjected) {
+				t.Errorf("call %d (%s): %v", at, failed, err)
+			}
+			s.mustUp()
+			if left := s.mustUp(); len(left.Changes) != 0 {
+				t.Errorf("call %d: the up after the next left %v to do", at, left.Changes)
+			}
+			s.mustDown()
 		}
-		_, err := s.up()
-		retried := strings.HasPrefix(failed, "Dial") // an agent that does not answer yet is asked again
-		if failed == "" || (err == nil) != retried || err != nil && !errors.Is(err, errInjected) {
-			t.Errorf("call %d (%s): %v", at, failed, err)
-		}
-		s.provider.Fail = nil
-		s.mustUp()
-		if left := s.mustUp(); len(left.Changes) != 0 {
-			t.Errorf("call %d (%s): the up after that left %v to do", at, failed, left.Changes)
-		}
-		s.mustDown()
 	}
 }
 
@@ -166,19 +169,13 @@ func TestDownFailsAtAnyCall(t *testing.T) {
 	for _, at := range []string{"Destroy", "Observe"} {
 		s := newStage(t)
 		s.mustUp()
-		s.provider.Fail = func(_ int, call string) error {
-			if call == at {
-				return errInjected
-			}
-			return nil
-		}
+		s.provider.Fail(fake.Fault{Method: at, At: 1, Err: errInjected})
 		if _, err := s.lab.Down(t.Context()); !errors.Is(err, errInjected) {
 			t.Errorf("%s fails, and down says: %v", at, err)
 		}
 		if _, err := s.lab.Store.Load(s.lab.Name); err != nil {
 			t.Errorf("%s failed, and the lab is forgotten: %v", at, err)
 		}
-		s.provider.Fail = nil
 		s.mustDown()
 		s.mustDown() // what is absent is no error
 	}
@@ -211,7 +208,9 @@ func TestStateThatCannotBeWritten(t *testing.T) {
 	if _, err := s.up(); err == nil || !strings.Contains(err.Error(), file) {
 		t.Errorf("up with a file for a folder: %v", err)
 	}
-	if s.provider.Calls() != 0 {
-		t.Error("something was made before the state was written")
+	for _, c := range s.provider.Calls() {
+		if c.Method != "Preflight" {
+			t.Errorf("%s was called before the state was written", c.Method)
+		}
 	}
 }

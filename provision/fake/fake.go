@@ -1,5 +1,6 @@
-// Package fake is a provider in memory, for tests of what stands on providers.
-// It makes nothing and can fail at any call.
+// Package fake is a provider in memory, for tests of what stands on a provider.
+// Its nodes run no commands and carry no packets; what they are asked is
+// recorded, and a test says what fails.
 package fake
 
 import (
@@ -7,7 +8,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
-	"path/filepath"
 	"slices"
 	"sync"
 
@@ -15,231 +15,258 @@ import (
 	"github.com/native-routing/labctl/topologies/topo"
 )
 
-// Name is the provider's.
+// Name is what this provider is called.
 const Name = "fake"
 
-// Provider keeps labs in memory. Its fields are set before the first call.
-type Provider struct {
-	// Dir holds the directories that nodes say are theirs; Dial connects there.
-	Dir string
-	// Fail is asked before every call, with its number from 1 and its name, such
-	// as "EnsureNode router"; an error is what the call returns, half done.
-	Fail func(number int, call string) error
-	// Started is told of a service that a node starts.
-	Started func(lab, node string)
+// Call is one call of a method of the provider or of one of its nodes.
+type Call struct {
+	// Method is the method's name, such as EnsureNode, or Node.Put.
+	Method string
+	Lab    string
+	// Node is empty for methods that have none.
+	Node string
+	// Detail is a command, a file's path, a service's name, or an address.
+	Detail string
+}
 
-	mu    sync.Mutex
-	calls int
-	labs  map[string]*lab
+// Fault makes calls fail. A field that is zero matches every call.
+type Fault struct {
+	// At is the number of the call, from 1, among those that the other fields match.
+	At     int
+	Method string
+	Node   string
+	// After lets the call do its work first, as when an answer gets lost.
+	After bool
+	// Err is what the call returns.
+	Err error
+}
+
+// Provider is a provision.Provider. Its fields are set before it is used.
+type Provider struct {
+	// Findings is what Preflight returns.
+	Findings []provision.Finding
+	// Dial is what a node's Dial returns; without it, dialling fails.
+	Dial func(ctx context.Context, lab, node, network, address string) (net.Conn, error)
+	// Run is what a node's Run does; without it, commands do nothing and succeed.
+	Run func(ctx context.Context, lab, node string, cmd provision.Command) error
+	// Started is told of each service that starts.
+	Started func(lab, node string, service provision.Service)
+
+	mu     sync.Mutex
+	faults []*fault
+	calls  []Call
+	labs   map[string]*lab
+}
+
+type fault struct {
+	Fault
+	seen int
 }
 
 type lab struct {
-	nodes map[string]*node
-	links string // the topology that the links were made from
+	nodes map[string]*machine
+	order []string
+	// networks is what EnsureLinks made last, as JSON.
+	networks string
 }
 
-type node struct {
-	service string
-	files   map[string]string
+// machine is one node's state.
+type machine struct {
+	links    string // interfaces and routes, as JSON
+	files    map[string]file
+	services map[string]service
 }
 
-// Calls returns how many calls there were.
-func (p *Provider) Calls() int {
+var _ provision.Provider = (*Provider)(nil)
+
+// New returns a provider without labs.
+func New() *Provider { return &Provider{labs: map[string]*lab{}} }
+
+// Name returns "fake".
+func (p *Provider) Name() string { return Name }
+
+// Fail adds a fault to those that are there.
+func (p *Provider) Fail(f Fault) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.calls
+	p.faults = append(p.faults, &fault{Fault: f})
 }
 
-// call counts a call and lets it fail. The caller holds the lock.
-func (p *Provider) call(ctx context.Context, format string, args ...any) error {
-	p.calls++
+// Heal removes all faults.
+func (p *Provider) Heal() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.faults = nil
+}
+
+// Calls returns what was called since the last time, in order.
+func (p *Provider) Calls() []Call {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	calls := p.calls
+	p.calls = nil
+	return calls
+}
+
+// do records a call and carries it out under the lock, unless a fault is in the way.
+func (p *Provider) do(ctx context.Context, c Call, work func() error) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.calls = append(p.calls, c)
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if p.Fail == nil {
-		return nil
-	}
-	return p.Fail(p.calls, fmt.Sprintf(format, args...))
-}
-
-func (p *Provider) lab(name string) *lab {
-	if p.labs == nil {
-		p.labs = map[string]*lab{}
-	}
-	if p.labs[name] == nil {
-		p.labs[name] = &lab{nodes: map[string]*node{}}
-	}
-	return p.labs[name]
-}
-
-// Name is the provider's own.
-func (p *Provider) Name() string { return Name }
-
-// Preflight finds nothing wrong.
-func (p *Provider) Preflight(context.Context, *topo.Topology) []provision.Finding { return nil }
-
-// EnsureNode remembers the node.
-func (p *Provider) EnsureNode(ctx context.Context, t *topo.Topology, name string) ([]provision.Change, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if err := p.call(ctx, "EnsureNode %s", name); err != nil {
-		return nil, err
-	}
-	l := p.lab(t.Metadata.Name)
-	if l.nodes[name] != nil {
-		return nil, nil
-	}
-	l.nodes[name] = &node{files: map[string]string{}}
-	return []provision.Change{{Verb: provision.Created, Node: name, Object: "node"}}, nil
-}
-
-// EnsureLinks remembers what the links were made from.
-func (p *Provider) EnsureLinks(ctx context.Context, t *topo.Topology) ([]provision.Change, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if err := p.call(ctx, "EnsureLinks"); err != nil {
-		return nil, err
-	}
-	wanted, err := json.Marshal(t.Nodes)
-	if err != nil {
-		return nil, err
-	}
-	l := p.lab(t.Metadata.Name)
-	if l.links == string(wanted) {
-		return nil, nil
-	}
-	l.links = string(wanted)
-	return []provision.Change{{Verb: provision.Created, Object: "links"}}, nil
-}
-
-// OpenNode opens a node that was made.
-func (p *Provider) OpenNode(ctx context.Context, labName, name string) (provision.Node, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if err := p.call(ctx, "OpenNode %s", name); err != nil {
-		return nil, err
-	}
-	if p.lab(labName).nodes[name] == nil {
-		return nil, fmt.Errorf("%s: %w", name, provision.ErrNotFound)
-	}
-	return &Node{provider: p, lab: labName, name: name}, nil
-}
-
-// Observe lists the nodes that were made.
-func (p *Provider) Observe(ctx context.Context, labName string) (provision.Observation, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	var o provision.Observation
-	if err := p.call(ctx, "Observe"); err != nil {
-		return o, err
-	}
-	for name := range p.lab(labName).nodes {
-		o.Nodes = append(o.Nodes, provision.ObservedNode{Name: name, State: provision.NodeRunning})
-	}
-	slices.SortFunc(o.Nodes, func(a, b provision.ObservedNode) int { return len(a.Name) - len(b.Name) })
-	if p.lab(labName).links != "" {
-		o.Objects = []string{"links"}
-	}
-	return o, nil
-}
-
-// Destroy forgets the named nodes, or the whole lab. A failing one forgets half.
-func (p *Provider) Destroy(ctx context.Context, labName string, nodes ...string) ([]provision.Change, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	l := p.lab(labName)
-	if len(nodes) == 0 {
-		for name := range l.nodes {
-			nodes = append(nodes, name)
+	after := error(nil)
+	for _, f := range p.faults {
+		if f.Method != "" && f.Method != c.Method || f.Node != "" && f.Node != c.Node {
+			continue
 		}
-		l.links = ""
-	}
-	var changes []provision.Change
-	for i, name := range nodes {
-		if i == len(nodes)/2 {
-			if err := p.call(ctx, "Destroy"); err != nil {
-				return changes, err
-			}
-		}
-		if l.nodes[name] != nil {
-			delete(l.nodes, name)
-			changes = append(changes, provision.Change{Verb: provision.Removed, Node: name, Object: "node"})
+		f.seen++
+		switch {
+		case f.At != 0 && f.At != f.seen:
+		case f.After:
+			after = f.Err
+		default:
+			return f.Err
 		}
 	}
-	return changes, nil
-}
-
-// Node is a node in memory.
-type Node struct {
-	provider  *Provider
-	lab, name string
-}
-
-// with works on what is remembered of the node.
-func (n *Node) with(ctx context.Context, call string, do func(*node)) error {
-	n.provider.mu.Lock()
-	defer n.provider.mu.Unlock()
-	if err := n.provider.call(ctx, "%s %s", call, n.name); err != nil {
+	if err := work(); err != nil {
 		return err
 	}
-	if state := n.provider.lab(n.lab).nodes[n.name]; state != nil {
-		do(state)
-		return nil
-	}
-	return fmt.Errorf("%s: %w", n.name, provision.ErrNotFound)
+	return after
 }
 
-// Name is the node's.
-func (n *Node) Name() string { return n.name }
-
-// Run does nothing.
-func (n *Node) Run(ctx context.Context, _ provision.Command) error {
-	return n.with(ctx, "Run", func(*node) {})
+// Preflight returns Findings.
+func (p *Provider) Preflight(ctx context.Context, t *topo.Topology) []provision.Finding {
+	_ = p.do(ctx, Call{Method: "Preflight", Lab: t.Metadata.Name}, func() error { return nil })
+	return p.Findings
 }
 
-// Put remembers the file.
-func (n *Node) Put(ctx context.Context, f provision.File) (changed bool, err error) {
-	err = n.with(ctx, "Put", func(state *node) {
-		changed = state.files[f.Path] != string(f.Content)
-		state.files[f.Path] = string(f.Content)
-	})
-	return changed, err
-}
-
-// Dir is a directory of the node's own; it need not exist.
-func (n *Node) Dir() string { return filepath.Join(n.provider.Dir, n.name) }
-
-// RunDir is the same.
-func (n *Node) RunDir() string { return n.Dir() }
-
-// EnsureService starts what the test gives as Started.
-func (n *Node) EnsureService(ctx context.Context, s provision.Service) ([]provision.Change, error) {
-	var changes []provision.Change
-	err := n.with(ctx, "EnsureService", func(state *node) {
-		if state.service != s.Name {
-			state.service = s.Name
-			changes = []provision.Change{{Verb: provision.Started, Node: n.name, Object: s.Name}}
+// EnsureNode remembers the node.
+func (p *Provider) EnsureNode(ctx context.Context, t *topo.Topology, node string) (changes []provision.Change, err error) {
+	name := t.Metadata.Name
+	err = p.do(ctx, Call{Method: "EnsureNode", Lab: name, Node: node}, func() error {
+		if _, ok := t.Nodes.Get(node); !ok {
+			return fmt.Errorf("%s: not in the topology: %w", node, provision.ErrNotFound)
 		}
+		l := p.labs[name]
+		if l == nil {
+			l = &lab{nodes: map[string]*machine{}}
+			p.labs[name] = l
+		}
+		if l.nodes[node] == nil {
+			l.nodes[node] = &machine{files: map[string]file{}, services: map[string]service{}}
+			l.order = append(l.order, node)
+			changes = []provision.Change{{Verb: provision.Created, Node: node, Object: "node"}}
+		}
+		return nil
 	})
-	if len(changes) > 0 && n.provider.Started != nil {
-		n.provider.Started(n.lab, n.name)
-	}
 	return changes, err
 }
 
-// Shell does nothing when it is run.
-func (n *Node) Shell() provision.Command { return provision.Command{Argv: []string{"sh"}} }
-
-// Arch is amd64.
-func (n *Node) Arch() string { return "amd64" }
-
-// Dial connects to a unix socket of this machine.
-func (n *Node) Dial(ctx context.Context, network, address string) (net.Conn, error) {
-	if err := n.with(ctx, "Dial", func(*node) {}); err != nil {
-		return nil, err
-	}
-	return new(net.Dialer).DialContext(ctx, network, address)
+// EnsureLinks remembers the nodes' interfaces and routes, one change for each
+// node where they differ from the last ones.
+func (p *Provider) EnsureLinks(ctx context.Context, t *topo.Topology) (changes []provision.Change, err error) {
+	err = p.do(ctx, Call{Method: "EnsureLinks", Lab: t.Metadata.Name}, func() error {
+		l := p.labs[t.Metadata.Name]
+		for name := range t.Nodes.All() {
+			if l == nil || l.nodes[name] == nil {
+				return fmt.Errorf("%s: %w", name, provision.ErrNotFound)
+			}
+		}
+		networks, err := text(t.Networks)
+		if err != nil {
+			return err
+		}
+		if networks != l.networks {
+			l.networks = networks
+			changes = append(changes, provision.Change{Verb: provision.Changed, Object: "networks"})
+		}
+		for name, node := range t.Nodes.All() {
+			links, err := text([]any{node.Interfaces, node.Routes})
+			if err != nil {
+				return err
+			}
+			if m := l.nodes[name]; m.links != links {
+				m.links = links
+				changes = append(changes, provision.Change{Verb: provision.Changed, Node: name, Object: "links"})
+			}
+		}
+		return nil
+	})
+	return changes, err
 }
 
-// Close does nothing.
-func (n *Node) Close() error { return nil }
+func text(v any) (string, error) {
+	b, err := json.Marshal(v)
+	return string(b), err
+}
+
+// OpenNode opens a node that was ensured.
+func (p *Provider) OpenNode(ctx context.Context, lab, node string) (n provision.Node, err error) {
+	err = p.do(ctx, Call{Method: "OpenNode", Lab: lab, Node: node}, func() error {
+		if p.machine(lab, node) == nil {
+			return fmt.Errorf("%s: %w in lab %s", node, provision.ErrNotFound, lab)
+		}
+		n = &Node{provider: p, lab: lab, name: node}
+		return nil
+	})
+	return n, err
+}
+
+// machine is nil where there is none; the lock is held.
+func (p *Provider) machine(lab, node string) *machine {
+	l := p.labs[lab]
+	if l == nil {
+		return nil
+	}
+	return l.nodes[node]
+}
+
+// Observe returns the nodes in the order in which they came, all running, and
+// their services as objects.
+func (p *Provider) Observe(ctx context.Context, lab string) (o provision.Observation, err error) {
+	err = p.do(ctx, Call{Method: "Observe", Lab: lab}, func() error {
+		l := p.labs[lab]
+		if l == nil {
+			return nil
+		}
+		for _, name := range l.order {
+			o.Nodes = append(o.Nodes, provision.ObservedNode{Name: name, State: provision.NodeRunning})
+			for service := range l.nodes[name].services {
+				o.Objects = append(o.Objects, "service "+service+" on "+name)
+			}
+		}
+		if l.networks != "" {
+			o.Objects = append(o.Objects, "networks")
+		}
+		slices.Sort(o.Objects)
+		return nil
+	})
+	return o, err
+}
+
+// Destroy forgets the nodes, or the lab.
+func (p *Provider) Destroy(ctx context.Context, lab string, nodes ...string) (changes []provision.Change, err error) {
+	err = p.do(ctx, Call{Method: "Destroy", Lab: lab, Detail: fmt.Sprint(nodes)}, func() error {
+		l := p.labs[lab]
+		if l == nil {
+			return nil
+		}
+		all := len(nodes) == 0
+		if all {
+			nodes = slices.Clone(l.order)
+			delete(p.labs, lab)
+		}
+		for _, name := range nodes {
+			if l.nodes[name] == nil {
+				continue
+			}
+			delete(l.nodes, name)
+			l.order = slices.DeleteFunc(l.order, func(n string) bool { return n == name })
+			changes = append(changes, provision.Change{Verb: provision.Removed, Node: name, Object: "node"})
+		}
+		return nil
+	})
+	return changes, err
+}

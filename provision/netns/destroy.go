@@ -180,11 +180,9 @@ func (p *Provider) removeRest(at paths, found leftovers) ([]provision.Change, er
 	for _, m := range found.mounts {
 		steps = append(steps, func() (bool, error) { return unmountFile(m) })
 	}
-	steps = append(steps,
-		func() (bool, error) { return removeTree(at.run) },
-		func() (bool, error) { return removeTree(at.bin()) },
-		func() (bool, error) { return removeTree(at.dataNodes()) },
-	)
+	for _, path := range append(at.stored(), at.run) {
+		steps = append(steps, func() (bool, error) { return removeTree(path) })
+	}
 	removed, err := removeAll(steps...)
 	if err != nil {
 		return nil, fmt.Errorf("lab %s: %w", at.lab, err)

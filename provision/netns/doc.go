@@ -12,7 +12,10 @@
 //	/run/netns/labctl.study.router        symlink, for ip netns; labctl.study is the fabric
 //	/var/lib/labctl/study/nodes/router/   the node's own directory
 //	/var/lib/labctl/study/bin/            executables, shared by hard links
-//	/etc/netns/labctl.study.router        symlink to the node's etc/, for ip netns exec
+//	/var/lib/labctl/study/etc/            hosts and resolv.conf of every node
+//	/var/lib/labctl/study/rt_protos       names of route protocols on every node
+//	/var/lib/labctl/study/bashrc          the prompt of every node
+//	/etc/netns/labctl.study.router        symlink to the lab's etc/, for ip netns exec
 package netns
 
 // Options are where the provider keeps its files. The zero value is the usual place.

@@ -17,40 +17,36 @@ import (
 	"github.com/native-routing/labctl/topologies/topo"
 )
 
-// nodeFile is a file of a node that the topology determines.
-type nodeFile struct {
-	path    string // below the node's directory
+// labFile is a file that the topology determines, the same for all nodes.
+type labFile struct {
+	path    string // below the lab's data directory
 	content string
 }
 
-// Files beside those in etc/: ip netns exec would try to bind whatever is in
-// there over /etc, and complain.
-const (
-	protocolsFile = "rt_protos"
-	shellFile     = "bashrc"
-)
-
-func nodeFiles(t *topo.Topology, node string) []nodeFile {
-	return []nodeFile{
+func labFiles(t *topo.Topology) []labFile {
+	return []labFile{
 		{"etc/hosts", hosts(t)},
-		{"etc/hostname", node + "\n"},
 		{"etc/resolv.conf", resolvConf(t.Metadata.Name)},
 		{protocolsFile, routeProtocols()},
-		{shellFile, shellStart(t.Metadata.Name, node)},
+		{shellFile, shellStart(t.Metadata.Name)},
 	}
 }
 
-// ensureFiles writes what differs.
-func ensureFiles(at paths, t *topo.Topology, node string) ([]provision.Change, error) {
+// ensureFiles writes what differs. The changes name no node; of a new lab's
+// files nothing is said.
+func ensureFiles(at paths, t *topo.Topology) ([]provision.Change, error) {
+	if err := makeDir(at.etc(), 0o755); err != nil {
+		return nil, err
+	}
 	var changes []provision.Change
-	for _, f := range nodeFiles(t, node) {
-		path := filepath.Join(at.dataNode(node), f.path)
-		changed, err := ensureFile(path, []byte(f.content), 0o644)
+	for _, f := range labFiles(t) {
+		path := filepath.Join(at.data, f.path)
+		created, changed, err := ensureFile(path, []byte(f.content), 0o644)
 		if err != nil {
 			return changes, fmt.Errorf("write %s: %w", path, err)
 		}
-		if changed {
-			changes = append(changes, provision.Change{Verb: provision.Changed, Node: node, Object: filepath.Base(f.path)})
+		if changed && !created {
+			changes = append(changes, provision.Change{Verb: provision.Changed, Object: filepath.Base(f.path)})
 		}
 	}
 	return changes, nil
@@ -59,12 +55,13 @@ func ensureFiles(at paths, t *topo.Topology, node string) ([]provision.Change, e
 // ensureFile is putFile for what nobody reads before it is whole: a new file is
 // written in place, which takes half the time. One that was cut short differs
 // at the next call.
-func ensureFile(path string, content []byte, mode fs.FileMode) (changed bool, err error) {
+func ensureFile(path string, content []byte, mode fs.FileMode) (created, changed bool, err error) {
 	err = writeFile(path, content, mode)
 	if !errors.Is(err, fs.ErrExist) {
-		return err == nil, err
+		return err == nil, err == nil, err
 	}
-	return putFile(path, content, mode)
+	changed, err = putFile(path, content, mode)
+	return false, changed, err
 }
 
 // putFile writes a file atomically, where its content or mode differs.
@@ -163,10 +160,10 @@ func routeProtocols() string {
 }
 
 // shellStart is for bash and for any sh that reads $ENV. The prompt says where one is.
-func shellStart(lab, node string) string {
+func shellStart(lab string) string {
 	return mark(lab) + `if [ -n "$BASH_VERSION" ] && [ -r ~/.bashrc ]; then . ~/.bashrc; fi
-PS1='root@` + node + ` [` + lab + `] # '
-if [ -n "$BASH_VERSION" ]; then PS1='\u@` + node + ` [` + lab + `] \w \$ '; fi
+PS1="root@$LABCTL_NODE [` + lab + `] # "
+if [ -n "$BASH_VERSION" ]; then PS1='\u@\h [` + lab + `] \w \$ '; fi
 unset PROMPT_COMMAND
 `
 }

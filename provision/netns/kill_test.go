@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -31,6 +32,7 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
+		fmt.Println("done")
 		os.Exit(0)
 	}
 	os.Exit(m.Run())
@@ -120,7 +122,12 @@ func killed(t *testing.T, role, lab string, after time.Duration) bool {
 	}
 	time.Sleep(after)
 	_ = c.Process.Kill()
-	return c.Wait() != nil
+	rest, err := io.ReadAll(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = c.Wait() // killed, or done in time
+	return !strings.Contains(string(rest), "done")
 }
 
 // TestKilled kills up and down at growing times until they are through, and at

@@ -35,7 +35,7 @@ func TestMend(t *testing.T) {
 		{"names point elsewhere", "ln -sfn /nowhere /run/netns/labctl.LAB.a; ln -sfn /nowhere /etc/netns/labctl.LAB.a", provision.NodeRunning},
 		{"data directory removed", "rm -r " + data + "/nodes/a", provision.NodeBroken},
 		{"run directory removed", "rm -r " + run + "/nodes/a", provision.NodeBroken},
-		{"files emptied", "for f in " + data + "/nodes/a/etc/*; do : >$f; done", provision.NodeRunning},
+		{"files emptied", "for f in " + data + "/etc/*; do : >$f; done", provision.NodeRunning},
 		{"mounted twice", "mount --bind " + run + "/ns/b.net " + run + "/ns/a.net", provision.NodeRunning},
 		{"after a restart of the machine", "umount " + run + "/ns/*; rm -r " + run + "; rm /run/netns/labctl.LAB*", provision.NodeStopped},
 		{"a restart, without the names", "umount " + run + "/ns/*; rm -r " + run + "; rm /run/netns/labctl.LAB* /etc/netns/labctl.LAB*", provision.NodeStopped},

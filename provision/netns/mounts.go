@@ -16,7 +16,7 @@ import (
 // enterMounts gives the calling thread mounts of its own, as ip-netns(8) does
 // for its exec: /sys of the thread's network namespace, and the node's files
 // over those in /etc. What was mounted below /sys moves along.
-func enterMounts(at paths, node string) error {
+func enterMounts(at paths) error {
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("make a mount namespace: %w", permission(err))
 	}
@@ -27,12 +27,13 @@ func enterMounts(at paths, node string) error {
 	if err := renewSys(); err != nil {
 		return fmt.Errorf("renew /sys: %w", err)
 	}
-	binds := [][2]string{{protocolsFile, protocolPath()}}
-	for _, f := range []string{"hosts", "hostname", "resolv.conf"} {
-		binds = append(binds, [2]string{filepath.Join("etc", f), filepath.Join("/etc", f)})
-	}
-	for _, b := range binds {
-		err := unix.Mount(filepath.Join(at.dataNode(node), b[0]), b[1], "", unix.MS_BIND, "")
+	for _, b := range [][2]string{
+		{filepath.Join(at.etc(), "hosts"), "/etc/hosts"},
+		{filepath.Join(at.etc(), "resolv.conf"), "/etc/resolv.conf"},
+		{"/proc/sys/kernel/hostname", "/etc/hostname"}, // the thread's own
+		{filepath.Join(at.data, protocolsFile), protocolPath()},
+	} {
+		err := unix.Mount(b[0], b[1], "", unix.MS_BIND, "")
 		// A machine without that file has nothing to bind over.
 		if err != nil && !errors.Is(err, unix.ENOENT) {
 			return fmt.Errorf("bind %s: %w", b[1], err)

@@ -20,6 +20,10 @@ const (
 	netnsDir    = "/run/netns"
 	etcNetnsDir = "/etc/netns"
 
+	// Files of the lab beside those in its etc.
+	protocolsFile = "rt_protos"
+	shellFile     = "bashrc"
+
 	// maxInterface is IFNAMSIZ without the final NUL.
 	maxInterface = 15
 	// maxSocketPath is sun_path without the final NUL (unix(7)).
@@ -61,7 +65,15 @@ func fileName(node string) string {
 
 func (p paths) runNode(node string) string  { return filepath.Join(p.runNodes(), node) }
 func (p paths) dataNode(node string) string { return filepath.Join(p.dataNodes(), node) }
-func (p paths) etc(node string) string      { return filepath.Join(p.dataNode(node), "etc") }
+
+// etc holds what goes over the machine's /etc on every node; ip netns exec binds
+// all that is in it.
+func (p paths) etc() string { return filepath.Join(p.data, "etc") }
+
+// stored is everything of the lab in its data directory that is the provider's.
+func (p paths) stored() []string {
+	return []string{p.dataNodes(), p.bin(), p.etc(), filepath.Join(p.data, protocolsFile), filepath.Join(p.data, shellFile)}
+}
 
 // name is the namespace's name on the machine.
 func (p paths) name(node string) string {

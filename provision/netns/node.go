@@ -51,7 +51,7 @@ func (n *Node) Close() error {
 
 // Shell returns bash, or sh where there is none, with a prompt that names node and lab.
 func (n *Node) Shell() provision.Command {
-	start := filepath.Join(n.Dir(), shellFile)
+	start := filepath.Join(n.at.data, shellFile)
 	if bash, err := exec.LookPath("bash"); err == nil {
 		return provision.Command{Argv: []string{bash, "--rcfile", start, "-i"}, Interactive: true}
 	}
@@ -69,7 +69,7 @@ func (n *Node) inNode(start func() error) error {
 		if err := enter(n.net, n.uts); err != nil {
 			return fmt.Errorf("%s: %w", n.name, err)
 		}
-		if err := enterMounts(n.at, n.name); err != nil {
+		if err := enterMounts(n.at); err != nil {
 			return fmt.Errorf("%s: %w", n.name, err)
 		}
 		return start()

@@ -32,25 +32,31 @@ func (p *Provider) EnsureNode(ctx context.Context, t *topo.Topology, node string
 	if err := at.checkLengths(node); err != nil {
 		return nil, fmt.Errorf("%s: %w", node, err)
 	}
-	changes, err := ensureNode(at, t, node)
+	changes, err := p.ensureFiles(at, t)
 	if err != nil {
 		return changes, fmt.Errorf("%s: %w", node, err)
 	}
-	return changes, nil
+	made, err := ensureNode(at, node)
+	if err != nil {
+		return changes, fmt.Errorf("%s: %w", node, err)
+	}
+	return append(changes, made...), nil
 }
 
-func ensureNode(at paths, t *topo.Topology, node string) ([]provision.Change, error) {
+// ensureFiles lets one node at a time look after the lab's files.
+func (p *Provider) ensureFiles(at paths, t *topo.Topology) ([]provision.Change, error) {
+	defer p.lock(at.lab, "@files")()
+	return ensureFiles(at, t)
+}
+
+func ensureNode(at paths, node string) ([]provision.Change, error) {
 	for _, dir := range []struct {
 		path string
 		mode fs.FileMode
-	}{{at.nsDir(), 0o755}, {at.runNode(node), 0o700}, {at.etc(node), 0o755}} {
+	}{{at.nsDir(), 0o755}, {at.runNode(node), 0o700}, {at.dataNode(node), 0o755}} {
 		if err := makeDir(dir.path, dir.mode); err != nil {
 			return nil, err
 		}
-	}
-	files, err := ensureFiles(at, t, node)
-	if err != nil {
-		return nil, err
 	}
 	missing, err := missingNamespaces(at, node)
 	if err != nil {
@@ -74,9 +80,9 @@ func ensureNode(at paths, t *topo.Topology, node string) ([]provision.Change, er
 		return []provision.Change{change}, nil
 	case linked:
 		change.Verb, change.Detail = provision.Changed, "its name was not there"
-		return append(files, change), nil
+		return []provision.Change{change}, nil
 	default:
-		return files, nil
+		return nil, nil
 	}
 }
 
@@ -109,18 +115,18 @@ func missingNamespaces(at paths, node string) ([]nsType, error) {
 }
 
 // makeNamespaces makes the namespaces, tunes them, and only then mounts them:
-// one that is mounted is whole.
-func makeNamespaces(types []nsType, hostname string) error {
+// one that is mounted is whole. The fabric's has no node's name.
+func makeNamespaces(types []nsType, node string) error {
 	return onThread(func() error {
 		for _, t := range types {
 			if err := unix.Unshare(t.flag); err != nil {
 				return fmt.Errorf("make a %s namespace: %w", t.proc, permission(err))
 			}
 			if t.flag == unix.CLONE_NEWUTS {
-				if err := unix.Sethostname([]byte(hostname)); err != nil {
+				if err := unix.Sethostname([]byte(node)); err != nil {
 					return fmt.Errorf("set the hostname: %w", err)
 				}
-			} else if err := tune(); err != nil {
+			} else if err := tune(node != ""); err != nil {
 				return err
 			}
 			if err := mountNamespace(t); err != nil {
@@ -183,7 +189,7 @@ func ensureSymlinks(at paths, node string) (changed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	filed, err := ensureSymlink(at.etc(node), at.etcLink(node))
+	filed, err := ensureSymlink(at.etc(), at.etcLink(node))
 	return named || filed, err
 }
 

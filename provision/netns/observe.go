@@ -23,7 +23,7 @@ type leftovers struct {
 	fabric bool
 	// mounts are all mount points below the lab's directories.
 	mounts []string
-	dirs   []string
+	files  []string // directories too
 }
 
 type nodeParts struct {
@@ -84,9 +84,9 @@ func scan(at paths) (leftovers, error) {
 	if err := l.scanMounts(at); err != nil {
 		return l, err
 	}
-	for _, dir := range []string{at.run, at.dataNodes(), at.bin()} {
-		if _, err := os.Lstat(dir); err == nil {
-			l.dirs = append(l.dirs, dir)
+	for _, path := range append(at.stored(), at.run) {
+		if exists(path) {
+			l.files = append(l.files, path)
 		}
 	}
 	return l, nil
@@ -170,7 +170,7 @@ func list(dir string) ([]string, error) {
 }
 
 // Observe finds the lab's nodes, and in Objects the fabric, processes in the
-// lab's namespaces, mounts, and directories. The lab core's own files in the
+// lab's namespaces, mounts, and files. The lab core's own files in the
 // data directory are not among them.
 func (p *Provider) Observe(ctx context.Context, lab string) (provision.Observation, error) {
 	var o provision.Observation
@@ -205,8 +205,8 @@ func (p *Provider) Observe(ctx context.Context, lab string) (provision.Observati
 	for _, m := range found.mounts {
 		o.Objects = append(o.Objects, "mount "+m)
 	}
-	for _, d := range found.dirs {
-		o.Objects = append(o.Objects, "directory "+d)
+	for _, f := range found.files {
+		o.Objects = append(o.Objects, "file "+f)
 	}
 	o.Remarks = remarks(at, found)
 	return o, nil

@@ -107,8 +107,17 @@ type route struct {
 
 // key is the same for routes that are the same to the kernel and to us.
 func (r route) key() string {
-	return fmt.Sprintf("%s %s %s proto %d scope %d src %s metric %d %s",
-		r.To, typeName(r.Type), r.hops(), r.Protocol, r.Scope, r.Source, r.Metric, r.Extra)
+	text := fmt.Sprintf("%s %s %s proto %d scope %d", r.To, typeName(r.Type), r.hops(), r.Protocol, r.Scope)
+	if r.Source.IsValid() {
+		text += " src " + r.Source.String()
+	}
+	if r.Metric != 0 {
+		text += fmt.Sprintf(" metric %d", r.Metric)
+	}
+	if r.Extra != "" {
+		text += " " + r.Extra
+	}
+	return text
 }
 
 // hops is in ip-route(8)'s form.
@@ -202,24 +211,6 @@ func newPlan(t *topo.Topology) (plan, error) {
 		p.Nodes = append(p.Nodes, n)
 	}
 	return p, nil
-}
-
-func (p plan) node(name string) (nodePlan, bool) {
-	for _, n := range p.Nodes {
-		if n.Name == name {
-			return n, true
-		}
-	}
-	return nodePlan{}, false
-}
-
-func (p plan) bridge(name string) (bridgePlan, bool) {
-	for _, b := range p.Bridges {
-		if b.Name == name {
-			return b, true
-		}
-	}
-	return bridgePlan{}, false
 }
 
 func planLink(t *topo.Topology, node, name string, iface topo.Interface) (linkPlan, error) {

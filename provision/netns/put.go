@@ -70,7 +70,7 @@ func (n *Node) putExecutable(path string, file provision.File) (bool, error) {
 	if err := makeDir(n.at.bin(), 0o755); err != nil {
 		return false, err
 	}
-	if _, err := ensureFile(shared, file.Content, file.Mode); err != nil {
+	if _, _, err := ensureFile(shared, file.Content, file.Mode); err != nil {
 		return false, err
 	}
 	temporary := path + ".new"

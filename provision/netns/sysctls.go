@@ -23,8 +23,9 @@ func startSysctls() map[string]string {
 }
 
 // tune is for the calling thread's network namespace, which must be new: IPv6
-// off, IPv4 as above, and bridges out of iptables' sight.
-func tune() error {
+// off, bridges out of iptables' sight and, on a node, IPv4 as above. The fabric
+// has no addresses.
+func tune(node bool) error {
 	for _, s := range [][2]string{
 		// First: the kernel sets others back when this one changes.
 		{"/proc/sys/net/ipv4/ip_forward", "0"},
@@ -36,6 +37,9 @@ func tune() error {
 		if err := writeSysctl(s[0], s[1]); err != nil {
 			return err
 		}
+	}
+	if !node {
+		return nil
 	}
 	for _, scope := range []string{"all", "default"} {
 		if err := tuneConf("/proc/sys/net/ipv4/conf/" + scope); err != nil {

@@ -66,7 +66,7 @@ func (b *bench) wantTouched(changes, nodes []string) {
 	seen := map[string]bool{}
 	for _, c := range changes {
 		node, rest, ok := strings.Cut(c, ": ")
-		if !ok || rest == "changed hosts" {
+		if !ok || rest == "changed hosts" || node == "" {
 			continue
 		}
 		seen[node] = true

@@ -39,6 +39,11 @@ func tables(t *testing.T, n provision.Node) string {
 	}
 	// Apart from lo, in the order of names: an interface that was made again has a new number.
 	slices.Sort(lines)
+	return strings.Join(append(lines, routeLines(t, n)...), "\n") + "\n"
+}
+
+func routeLines(t *testing.T, n provision.Node) []string {
+	t.Helper()
 	var routes []struct {
 		To, Gateway, Dev, Protocol, Scope, PrefSrc string
 		Metric                                     int
@@ -47,7 +52,7 @@ func tables(t *testing.T, n provision.Node) string {
 	// encoding/json matches names without regard to case; "dst" needs its own.
 	text := strings.ReplaceAll(output(t, n, "ip", "-j", "route"), `"dst":`, `"to":`)
 	decode(t, text, &routes)
-	var routeLines []string
+	var lines []string
 	for _, r := range routes {
 		line := r.To
 		if r.Gateway != "" {
@@ -69,10 +74,10 @@ func tables(t *testing.T, n provision.Node) string {
 		if r.Metric != 0 {
 			line += fmt.Sprintf(" metric %d", r.Metric)
 		}
-		routeLines = append(routeLines, line)
+		lines = append(lines, line)
 	}
-	slices.Sort(routeLines)
-	return strings.Join(append(lines, routeLines...), "\n") + "\n"
+	slices.Sort(lines)
+	return lines
 }
 
 func decode(t *testing.T, text string, into any) {

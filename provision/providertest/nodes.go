@@ -120,17 +120,23 @@ func testService(t *testing.T, b *bench) {
 	if !b.subject.Machines {
 		return
 	}
+	testServiceProcess(t, n, first, lock, started)
+}
+
+// testServiceProcess looks at the processes themselves.
+func testServiceProcess(t *testing.T, n provision.Node, first, lock string, started func(word string) bool) {
+	t.Helper()
 	if _, err := try(t, n, "test", "-d", "/proc/"+first); err == nil {
 		t.Errorf("the first process %s still runs", first)
 	}
-	output(t, n, "kill", "-KILL", pid())
+	output(t, n, "kill", "-KILL", strings.TrimSpace(output(t, n, "cat", lock)))
 	if !started("two") {
 		t.Error("it was not started after it was killed")
 	}
 	if out := output(t, n, "cat", path.Join(n.Dir(), "svc.log")); out != "says one\nsays two\nsays two\nsays two\n" {
 		t.Errorf("the log is %q", out)
 	}
-	if out := output(t, n, "readlink", "/proc/"+pid()+"/ns/net"); out != output(t, n, "readlink", "/proc/self/ns/net") {
+	if out := output(t, n, "readlink", "/proc/"+strings.TrimSpace(output(t, n, "cat", lock))+"/ns/net"); out != output(t, n, "readlink", "/proc/self/ns/net") {
 		t.Errorf("the service is in %s", out)
 	}
 	_, err := n.EnsureService(t.Context(), provision.Service{Name: "bad", Argv: []string{"/bin/sh", "-c", "echo sorry; exit 3"}})
