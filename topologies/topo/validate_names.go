@@ -17,7 +17,7 @@ const (
 	InterfacePattern = `^[A-Za-z0-9][A-Za-z0-9._-]*$`
 
 	MaxLabName       = 32
-	MaxNodeName      = 48
+	MaxNodeName      = 45
 	MaxName          = 63 // of networks and stages
 	MaxInterfaceName = 15 // IFNAMSIZ less the final NUL
 )
