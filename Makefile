@@ -39,6 +39,11 @@ test: tools $(AGENTS)
 race: tools $(AGENTS)
 	$(GO) run $(GOTESTSUM) --format pkgname -- $(ROOTENV) -race -timeout 30m ./...
 
+# Prints what missed its goal, and fails only where it could not measure.
+bench: build
+	$(GO) build -o bin/bench ./labctl/bench
+	$(ROOT) ./bin/bench
+
 lint:
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "gofmt -w them"; exit 1; }
 	$(GO) vet ./...
@@ -61,7 +66,7 @@ fuzz:
 # The tools that tests compare with, by the Debian package that holds each.
 tools:
 	@mkdir -p bin
-	@missing=; for pair in ip:iproute2 ping:iputils-ping tracepath:iputils-tracepath tcpdump:tcpdump nft:nftables dot:graphviz; do \
+	@missing=; for pair in ip:iproute2 ping:iputils-ping tracepath:iputils-tracepath tcpdump:tcpdump nft:nftables iptables:iptables sysctl:procps setpriv:util-linux dot:graphviz; do \
 	  command -v $${pair%%:*} >/dev/null || missing="$$missing $${pair##*:}"; done; \
 	if [ -n "$$missing" ]; then \
 	  command -v apt-get >/dev/null || { echo "the tests need$$missing: install them"; exit 1; }; \

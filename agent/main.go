@@ -5,7 +5,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -104,7 +103,7 @@ func serve(args []string, stderr io.Writer) error {
 	// The terminal that started the lab may close, and so may the log's reader.
 	signal.Ignore(unix.SIGHUP, unix.SIGPIPE)
 	config.Sysctls = rtnl.ProcSys{}
-	config.Version = versionOf()
+	config.Version = ownAPIVersion
 	config.Log = slog.New(slog.NewTextHandler(stderr, nil))
 	return daemon.Run(ctx, config)
 }
@@ -117,6 +116,6 @@ func frugal() {
 }
 
 func versionText() string {
-	v := versionOf()()
-	return fmt.Sprintf("%s (build %s, %s)", v.Version, cmp.Or(v.Build, "unknown"), runtime.Version())
+	v := ownAPIVersion()
+	return fmt.Sprintf("%s (%s)", v.Version, runtime.Version())
 }

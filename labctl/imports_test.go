@@ -35,6 +35,7 @@ var mayImport = []struct {
 	{"labctl/check", []string{"topologies", "agent/api"}},
 	{"labctl/lab", []string{"labctl/check", "provision", "topologies", "agent/api"}},
 	{"labctl/cli", []string{"labctl", "provision", "topologies", "agent/api", "agent/embedded"}},
+	{"labctl/bench", []string{"labctl", "provision", "topologies", "agent/api", "agent/rtnl", "agent/embedded"}},
 	{"labctl", []string{"labctl"}},
 }
 

@@ -174,6 +174,9 @@ type File struct {
 	Path    string
 	Mode    fs.FileMode
 	Content []byte
+	// SHA256 is that of Content, in hex, from a caller who knows it; a provider
+	// works it out where it is empty and needed.
+	SHA256 string
 }
 
 // Service is a process that outlives labctl.
@@ -181,6 +184,9 @@ type Service struct {
 	Name string
 	// Argv[0] may be relative to the node's own directory.
 	Argv []string
+	// Restart, where it is not empty, is why the service is started anew even
+	// if it runs: "it does not answer".
+	Restart string
 }
 
 // ExitError is a command that ran and failed.

@@ -5,9 +5,7 @@ import "net/netip"
 // Version says which agent answers.
 type Version struct {
 	Version string `json:"version"`
-	// Build is the SHA-256 of the agent's own executable, in hex.
-	Build string `json:"build"`
-	PID   int    `json:"pid"`
+	PID     int    `json:"pid"`
 }
 
 // State is all that one node's agent is to hold. A new one replaces the last.

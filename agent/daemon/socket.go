@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -36,7 +37,7 @@ func acquire(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	err = lockSoon(f)
 	if err == nil {
 		err = writePID(f)
 	}
@@ -75,4 +76,17 @@ func listen(ctx context.Context, dir string) (net.Listener, error) {
 	old := unix.Umask(0o177)
 	defer unix.Umask(old)
 	return new(net.ListenConfig).Listen(ctx, "unix", path)
+}
+
+// lockSoon takes the lock, and tries again for a moment: who only asks whether
+// an agent runs holds it for an instant.
+func lockSoon(f *os.File) error {
+	const tries, pause = 20, 5 * time.Millisecond
+	for try := 1; ; try++ {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if try == tries || !errors.Is(err, unix.EWOULDBLOCK) {
+			return err
+		}
+		time.Sleep(pause)
+	}
 }

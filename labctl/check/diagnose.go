@@ -18,12 +18,55 @@ type packet struct {
 // where it should end; where they say otherwise, something that is in no table
 // is the cause.
 func (v *verification) diagnose(l loss) []Cause {
-	for _, way := range v.observed.Trace(l.from, l.source, l.to) {
+	ways := v.observed.Trace(l.from, l.source, l.to)
+	for _, way := range ways {
+		if causes := v.overruled(way); len(causes) > 0 {
+			return causes
+		}
+	}
+	for _, way := range ways {
 		if way.Fate != path.Delivered && (l.agrees(way) || v.remembered(l, way)) {
 			return v.why(way)
 		}
 	}
+	if c, ok := v.fixedNeighbour(l, ways); ok {
+		return []Cause{c}
+	}
 	return []Cause{unexplained(l)}
+}
+
+// overruled finds a node on the way whose kernel decides otherwise than its
+// main table does: a rule or another table is in force there.
+func (v *verification) overruled(way path.Path) []Cause {
+	for _, hop := range way.Hops {
+		node, _ := v.observed.Node(hop.Node)
+		got, asked := v.decision(hop.Node, way.To)
+		if d := node.Lookup(way.To); asked && !agrees(node, d, got) {
+			return []Cause{{Node: hop.Node, Reason: "the main table does not decide: a rule or another table does", Cure: on(hop.Node, "ip rule"),
+				Effect: fmt.Sprintf("to %s it goes %s", way.To, seenDecision(got))}}
+		}
+	}
+	return nil
+}
+
+// fixedNeighbour finds a permanent entry in the neighbour table of the node
+// where a packet left for good.
+func (v *verification) fixedNeighbour(l loss, ways []path.Path) (Cause, bool) {
+	for _, way := range ways {
+		for _, hop := range way.Hops {
+			next := hop.NextHop.Via
+			if !next.IsValid() {
+				next = way.To
+			}
+			for _, n := range v.tables[l.node].Neighbours {
+				if hop.Node == l.node && l.leaving && n.Address == next && n.Device == hop.Out && n.State == "permanent" {
+					return Cause{Node: l.node, Reason: fmt.Sprintf("a permanent neighbour entry sends %s on %s to %s, where nobody is", next, n.Device, n.MAC),
+						Cure: on(l.node, "ip neigh del %s dev %s", next, n.Device)}, true
+				}
+			}
+		}
+	}
+	return Cause{}, false
 }
 
 // agrees says whether the way that the tables give ends where the packet was
@@ -75,8 +118,6 @@ func (v *verification) why(way path.Path) []Cause {
 		return forwardingCauses(node)
 	case path.SilentNextHop:
 		return v.silent(last, way.To)
-	case path.Misdelivered:
-		return []Cause{{Node: last.Node, Reason: "holds the address " + way.To.String() + " too", Cure: "labctl up"}}
 	}
 	return []Cause{v.neverRouted(node, way)}
 }
@@ -111,10 +152,13 @@ func (v *verification) misrouted(hop path.Hop, to netip.Addr) []Cause {
 	if expected.Type == path.Local && got.Type != path.Local {
 		return v.lostAddress(want, seen, to)
 	}
+	if got.Type == path.Local && expected.Type != path.Local {
+		return v.foreignAddress(want, seen, to)
+	}
 	if got.Type != "" && got.Type != path.Local && sameKey(want.Routes, got.Route) == nil {
 		return foreignRoute(want, seen, got.Route)
 	}
-	if expected.Type != path.Unicast || got.Type == path.Local {
+	if expected.Type != path.Unicast {
 		return nil
 	}
 	if got.Type == "" || got.Route.To != expected.Route.To {
@@ -132,6 +176,20 @@ func (v *verification) lostAddress(want, seen path.Node, a netip.Addr) []Cause {
 	link, _ := want.Link(holder.Interface)
 	have, exists := seen.Link(holder.Interface)
 	return linkCauses(want.Name, link, have, exists)
+}
+
+// foreignAddress explains a node that takes for its own what is another's.
+func (v *verification) foreignAddress(want, seen path.Node, a netip.Addr) []Cause {
+	for _, have := range seen.Links {
+		if slices.ContainsFunc(have.Addresses, func(p netip.Prefix) bool { return p.Addr() == a }) {
+			link, known := want.Link(have.Name)
+			if !known {
+				return []Cause{{Node: want.Name, Reason: fmt.Sprintf("foreign interface %s holds %s", have.Name, a), Cure: on(want.Name, "ip link del %s", have.Name)}}
+			}
+			return linkCauses(want.Name, link, have, true)
+		}
+	}
+	return nil
 }
 
 // neverRouted explains a destination that even the healthy tables do not reach:

@@ -68,8 +68,13 @@ func seenDecision(d api.Decision) string {
 // agrees compares a decision of the kernel with the predicted one; of several
 // next hops any will do.
 func agrees(n path.Node, want path.Decision, got api.Decision) bool {
-	if want.Type != path.Unicast || got.Error != "" || got.Type != path.Unicast {
-		return want.Type == got.Type
+	switch {
+	case want.Type == path.Local:
+		return got.Type == path.Local
+	case want.Type != path.Unicast: // no route, or one that forbids
+		return got.Error != ""
+	case got.Type != path.Unicast:
+		return false
 	}
 	hop := path.NextHop{Via: got.Via, Device: got.Device}
 	return slices.Contains(want.NextHops, hop) && n.SourceFor(want, hop) == got.Source
@@ -80,6 +85,9 @@ func (v *verification) misdecided(want path.Node, d path.Decision, to netip.Addr
 	if causes := v.misrouted(path.Hop{Node: want.Name}, to); len(causes) > 0 {
 		return causes
 	}
+	if causes := v.overruled(path.Path{To: to, Hops: []path.Hop{{Node: want.Name}}}); len(causes) > 0 {
+		return causes
+	}
 	node, _ := v.observed.Node(want.Name)
 	for _, h := range d.NextHops {
 		wantLink, _ := want.Link(h.Device)
@@ -88,5 +96,15 @@ func (v *verification) misdecided(want path.Node, d path.Decision, to netip.Addr
 			return causes // the right route, with another source address
 		}
 	}
-	return []Cause{{Node: node.Name, Reason: "the main table does not decide this: a rule or another table does", Cure: on(node.Name, "ip rule")}}
+	return []Cause{{Node: node.Name, Reason: "decides otherwise than its tables say", Cure: on(node.Name, "ip route get %s", to)}}
+}
+
+// decision is what the node's kernel answered for the address; false where it was not asked.
+func (v *verification) decision(node string, to netip.Addr) (api.Decision, bool) {
+	for i, e := range v.targets(node) {
+		if decisions := v.decisions[node]; e.address == to && i < len(decisions) {
+			return decisions[i], true
+		}
+	}
+	return api.Decision{}, false
 }

@@ -46,6 +46,11 @@ func (v *verification) ping(i int) Result {
 
 func (v *verification) answered(r Result, f flow, got api.PingResult, there leg) Result {
 	r.Seen, r.Outcome = fmt.Sprintf("reply in %.2f ms", float64(got.RTTs[0].Microseconds())/1000), OK
+	if v.witnessing[f.to.node] && !there.arrived(f.to.node) {
+		r.Outcome, r.Seen = Failed, "a reply, but "+f.to.node+" never saw the request: another node answers for its address"
+		r.Causes = v.impostors(f)
+		return r
+	}
 	if f.exception != nil {
 		r.Outcome = UnexpectedSuccess
 		r.Causes = v.unexpected(f)
@@ -59,6 +64,20 @@ func (v *verification) answered(r Result, f flow, got api.PingResult, there leg)
 		r.Causes = []Cause{{Node: at, Reason: "translates the source address " + f.from.address.String(), Cure: on(at, "nft list ruleset")}}
 	}
 	return r
+}
+
+// impostors says who answers in the place of a flow's target.
+func (v *verification) impostors(f flow) []Cause {
+	var causes []Cause
+	for _, way := range v.observed.Trace(f.from.node, f.from.address, f.to.address) {
+		causes = append(causes, v.detours(way)...)
+	}
+	for _, n := range v.observed.Nodes {
+		if want, _ := v.healthy.Node(n.Name); n.Name != f.to.node && n.Owns(f.to.address) {
+			causes = append(causes, v.foreignAddress(want, n, f.to.address)...)
+		}
+	}
+	return unique(causes)
 }
 
 // unexpected says why traffic works that the stage declares as lost.

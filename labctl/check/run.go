@@ -48,6 +48,8 @@ type verification struct {
 	traced    map[int]api.TraceResult
 	sightings map[uint32][]sighting // by probe
 	warnings  []string
+	// witnessing are the nodes that looked out for packets from start to end.
+	witnessing map[string]bool
 
 	observed path.Lab
 }
@@ -79,6 +81,7 @@ func newVerification(s Subject) *verification {
 		topology: s.Topology, healthy: healthy, flows: flows(s.Topology, s.Exceptions, healthy), session: rand.Uint32(),
 		errs: map[string]error{}, tables: map[string]api.Tables{}, decisions: map[string][]api.Decision{},
 		echoes: map[int]api.PingResult{}, traced: map[int]api.TraceResult{}, sightings: map[uint32][]sighting{},
+		witnessing: map[string]bool{},
 	}
 }
 
@@ -172,6 +175,7 @@ func (v *verification) collect(ctx context.Context, prober Prober, node string) 
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	v.witnessing[node] = seen.Dropped == 0
 	for _, s := range seen.Sightings {
 		v.sightings[s.Probe] = append(v.sightings[s.Probe], sighting{node, s})
 	}

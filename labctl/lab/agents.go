@@ -15,7 +15,7 @@ import (
 
 // answerTime is how long an agent may take to answer. The longest of its
 // operations, a trace into silence, takes about one second.
-const answerTime = 5 * time.Second
+const answerTime = 4 * time.Second
 
 // agents are the connections to the agents of one lab, each opened when it is
 // first needed and kept until Close.

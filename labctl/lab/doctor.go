@@ -28,7 +28,7 @@ func (l *Lab) Doctor(ctx context.Context, t *topo.Topology) []provision.Finding 
 // that the topology requires, and the agent that labctl should carry.
 func (l *Lab) hindrances(ctx context.Context, t *topo.Topology) []provision.Finding {
 	findings := append(l.Provider.Preflight(ctx, t), l.requirements(t)...)
-	if _, err := l.Agent(runtime.GOARCH); err != nil {
+	if _, err := l.agentFile(runtime.GOARCH); err != nil {
 		findings = append(findings, provision.Finding{Severity: provision.Missing, Subject: "agent", Detail: err.Error()})
 	}
 	return findings

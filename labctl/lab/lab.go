@@ -31,6 +31,8 @@ type Lab struct {
 	Version string
 	// Story is told what is under way.
 	Story Story
+
+	carried carried
 }
 
 // Story is told what a long piece of work does. Its methods may be called at once.

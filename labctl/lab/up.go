@@ -23,6 +23,9 @@ const (
 	// settleTime is how long agents may take to hold what they were given.
 	settleTime = 15 * time.Second
 	settlePoll = 5 * time.Millisecond
+	// openTime is how long an agent may take until it answers for the first
+	// time. It takes milliseconds; one that hangs is started anew after this.
+	openTime = 2 * time.Second
 )
 
 // Wanted is what up is asked for.
@@ -202,27 +205,38 @@ func (u *up) startAgents(ctx context.Context) error {
 		if err != nil {
 			return nil, err
 		}
-		binary, err := u.Agent(c.node.Arch())
+		agent, err := u.agentFile(c.node.Arch())
 		if err != nil {
 			return nil, err
 		}
-		if _, err := c.node.Put(ctx, provision.File{Path: "agent", Mode: 0o755, Content: binary}); err != nil {
+		if _, err := c.node.Put(ctx, agent); err != nil {
 			return nil, fmt.Errorf("put the agent on %s: %w", name, err)
 		}
-		changes, err := c.node.EnsureService(ctx, provision.Service{
+		service := provision.Service{
 			Name: "agent",
 			Argv: []string{path.Join(c.node.Dir(), "agent"), "--run", c.node.RunDir(), "--data", c.node.Dir()},
-		})
-		if err != nil {
-			return changes, fmt.Errorf("start the agent of %s: %w", name, err)
 		}
-		return changes, u.answering(ctx, name)
+		changes, err := c.node.EnsureService(ctx, service)
+		if err == nil && u.answers(ctx, name) != nil {
+			service.Restart = "it did not answer"
+			var again []provision.Change
+			again, err = c.node.EnsureService(ctx, service)
+			changes = append(changes, again...)
+			if err == nil {
+				err = u.answers(ctx, name)
+			}
+		}
+		if err != nil {
+			return changes, fmt.Errorf("start the agent of %s: %w (its log is %s)", name, err, path.Join(c.node.Dir(), "agent.log"))
+		}
+		return changes, nil
 	})
 }
 
-// answering waits until an agent that was just started opens its socket.
-func (u *up) answering(ctx context.Context, node string) error {
-	ctx, cancel := context.WithTimeout(ctx, settleTime)
+// answers asks an agent that was started for its version, until it has opened
+// its socket.
+func (u *up) answers(ctx context.Context, node string) error {
+	ctx, cancel := context.WithTimeout(ctx, openTime)
 	defer cancel()
 	for {
 		_, err := call(ctx, u.agents, node, api.GetVersion, api.None{})
@@ -231,11 +245,7 @@ func (u *up) answering(ctx context.Context, node string) error {
 		}
 		select {
 		case <-ctx.Done():
-			c, opened := u.agents.connect(context.WithoutCancel(ctx), node)
-			if opened != nil {
-				return err
-			}
-			return fmt.Errorf("%w (its log is %s)", err, path.Join(c.node.Dir(), "agent.log"))
+			return err
 		case <-time.After(time.Millisecond):
 		}
 	}

@@ -103,7 +103,7 @@ func (n *Node) EnsureService(ctx context.Context, wanted provision.Service) (cha
 		}
 		now := service{argv: slices.Clone(wanted.Argv), executable: m.files[n.path(wanted.Argv[0])]}
 		was, there := m.services[wanted.Name]
-		if there && was.executable == now.executable && slices.Equal(was.argv, now.argv) {
+		if there && wanted.Restart == "" && was.executable == now.executable && slices.Equal(was.argv, now.argv) {
 			return nil
 		}
 		m.services[wanted.Name] = now

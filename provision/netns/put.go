@@ -59,13 +59,18 @@ func (n *Node) inDir(path string) (string, error) {
 	return filepath.Join(n.Dir(), local), nil
 }
 
-// putExecutable links path to the shared file of that content.
+// putExecutable links path to the shared file of that content. Where it is that
+// file already, its content is not read again: the file's name says it.
 func (n *Node) putExecutable(path string, file provision.File) (bool, error) {
-	if same(path, file.Content, file.Mode) {
+	sum := file.SHA256
+	if sum == "" {
+		hashed := sha256.Sum256(file.Content)
+		sum = hex.EncodeToString(hashed[:])
+	}
+	shared := filepath.Join(n.at.bin(), fmt.Sprintf("%s-%o", sum, file.Mode.Perm()))
+	if sameFile(path, shared, file) {
 		return false, nil
 	}
-	sum := sha256.Sum256(file.Content)
-	shared := filepath.Join(n.at.bin(), fmt.Sprintf("%s-%o", hex.EncodeToString(sum[:]), file.Mode.Perm()))
 	defer n.provider.lock(n.at.lab, "@bin")()
 	if err := makeDir(n.at.bin(), 0o755); err != nil {
 		return false, err
@@ -88,6 +93,16 @@ func (n *Node) putExecutable(path string, file provision.File) (bool, error) {
 		return false, err
 	}
 	return true, n.dropUnused(shared)
+}
+
+// sameFile says whether path is the shared file, whole.
+func sameFile(path, shared string, file provision.File) bool {
+	have, err := os.Lstat(path)
+	if err != nil {
+		return false
+	}
+	want, err := os.Lstat(shared)
+	return err == nil && os.SameFile(have, want) && have.Size() == int64(len(file.Content)) && have.Mode().Perm() == file.Mode.Perm()
 }
 
 // dropUnused removes shared executables that no node has any more.

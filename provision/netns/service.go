@@ -43,7 +43,7 @@ func (n *Node) EnsureService(ctx context.Context, s provision.Service) ([]provis
 		return nil, fmt.Errorf("%s: service %q: want a name and a command", n.name, s.Name)
 	}
 	defer n.provider.lock(n.at.lab, n.name+"/"+s.Name)()
-	d := daemon{node: n, name: s.Name, argv: slices.Clone(s.Argv), lock: filepath.Join(n.RunDir(), s.Name+".lock"),
+	d := daemon{node: n, name: s.Name, argv: slices.Clone(s.Argv), restart: s.Restart, lock: filepath.Join(n.RunDir(), s.Name+".lock"),
 		log: filepath.Join(n.Dir(), s.Name+".log")}
 	if !filepath.IsAbs(d.argv[0]) {
 		d.argv[0] = filepath.Join(n.Dir(), d.argv[0])
@@ -62,6 +62,8 @@ type daemon struct {
 	argv []string
 	lock string
 	log  string
+	// restart is why it is started anew whatever it is; empty otherwise.
+	restart string
 }
 
 func (d daemon) ensure(ctx context.Context) ([]provision.Change, error) {
@@ -132,6 +134,9 @@ func lockHolder(path string) (pid int, held bool, err error) {
 
 // whyRestart compares the running process with what is asked for.
 func (d daemon) whyRestart(pid int) string {
+	if d.restart != "" {
+		return d.restart
+	}
 	executable, err := identity(d.argv[0])
 	if err != nil {
 		return "" // there is nothing to start in its place

@@ -26,9 +26,13 @@ func startSysctls() map[string]string {
 // off, bridges out of iptables' sight and, on a node, IPv4 as above. The fabric
 // has no addresses.
 func tune(node bool) error {
+	forward := "0"
+	if node {
+		forward = "1" // what a node's agent wants; now it costs nothing, with links it would
+	}
 	for _, s := range [][2]string{
 		// First: the kernel sets others back when this one changes.
-		{"/proc/sys/net/ipv4/ip_forward", "0"},
+		{"/proc/sys/net/ipv4/ip_forward", forward},
 		{"/proc/sys/net/ipv6/conf/all/disable_ipv6", "1"},
 		{"/proc/sys/net/ipv6/conf/default/disable_ipv6", "1"},
 		{"/proc/sys/net/bridge/bridge-nf-call-iptables", "0"},
