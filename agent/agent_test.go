@@ -319,7 +319,7 @@ func TestCommandLine(t *testing.T) {
 		{[]string{"--run", "/x"}, exitUsage, "", "usage:"},
 		{[]string{"--mood", "good"}, exitUsage, "", "flag provided but not defined"},
 		{[]string{"dance"}, exitUsage, "", "usage:"},
-		{[]string{"version"}, exitOK, "(build ", ""},
+		{[]string{"version"}, exitOK, "(go1.", ""},
 		{[]string{"status", "--run", p.dir}, exitOK, "agent  route    172.20.1.0/24 via 192.168.10.101              in place   0       \n", ""},
 		{[]string{"status", "--run", p.dir, "-o", "json"}, exitOK, `"condition": "refused"`, ""},
 		{[]string{"status", "--run", p.dir, "-o", "xml"}, exitUsage, "", "usage:"},

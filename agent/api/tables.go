@@ -17,7 +17,9 @@ type Link struct {
 	Name  string `json:"name"`
 	Kind  string `json:"kind"` // veth, dummy, ifb, …; empty for loopback and hardware
 	Alias string `json:"alias,omitempty"`
-	MTU   int    `json:"mtu"`
+	// MAC is as ip-link(8) prints it, zeros on loopback; empty where a link has none.
+	MAC string `json:"mac,omitempty"`
+	MTU int    `json:"mtu"`
 	// Up is the administrative state; Carrier is false where the other end is down.
 	Up        bool           `json:"up"`
 	Carrier   bool           `json:"carrier"`

@@ -120,6 +120,8 @@ func localFailure(errno unix.Errno, mtu int) *api.ProbeError {
 		}
 	case unix.EPERM:
 		failure.Message += " (a firewall rule of this node drops it)"
+	case unix.ENOBUFS:
+		failure.Message += " (this node's device drops it: its queue is full, or the other end of the link takes no packet of this size)"
 	case unix.EACCES:
 		failure.Message += " (a broadcast address, or a route that prohibits)"
 	}

@@ -28,7 +28,10 @@ const (
 // that of a socket which could not be opened.
 //
 // Sent counts every echo that was tried, also those that the kernel refused, as
-// ping(8) counts. A reply that takes longer than Timeout does not count.
+// ping(8) counts. A reply that takes longer than Timeout does not count. An echo
+// for which the kernel has no room is tried again for Timeout and then given up,
+// so that no call takes longer than Count × Interval + 2 × Timeout of its
+// longest target.
 //
 // With DontFragment echoes leave with DF and may be as large as the device's
 // MTU, whatever path MTU the kernel has learnt before (IP_PMTUDISC_PROBE): the
@@ -72,6 +75,8 @@ type pingTarget struct {
 }
 
 type sentEcho struct {
+	// due is when it was to be sent first, at when it was.
+	due   time.Time
 	at    time.Time
 	rtt   time.Duration
 	state echoState
@@ -176,7 +181,7 @@ func replyFilter(first uint16, count int) []bpf.Instruction {
 func (p *pinger) do(e event) {
 	t := &p.targets[e.target]
 	if e.action == actionSend {
-		p.send(e.target, e.step)
+		p.send(e)
 		return
 	}
 	p.lose(&t.echoes[e.step])
@@ -190,32 +195,43 @@ func (p *pinger) lose(e *sentEcho) {
 	}
 }
 
-func (p *pinger) send(target, step int) {
+func (p *pinger) send(now event) {
+	target, step := now.target, now.step
 	t := &p.targets[target]
 	sequence := uint16(step + 1)
 	mark := tag{t.Session, t.Probe, sequence, p.nonce}
 	packet := putEcho(p.packet, p.identifier+uint16(target), sequence, mark, t.Size)
 	e := &t.echoes[step]
 	e.at, e.state = time.Now(), echoWaiting
+	if e.due.IsZero() {
+		e.due = now.at
+	}
 	err := p.fragment(t.DontFragment)
 	if err == nil {
 		err = p.socket.send(packet, t.control, netip.AddrPortFrom(t.To, 0))
 	}
-	if err == errBusy {
+	if err == errBusy && e.at.Sub(e.due) < t.Timeout {
 		e.state = echoUnsent
 		p.agenda.file(event{at: e.at.Add(sendRetry), action: actionSend, target: target, step: step})
 		return
 	}
 	t.sent++
 	if err != nil {
-		p.lose(e)
 		t.failure = sendFailure(err, t.From)
-	} else {
+	}
+	if err == nil || dropped(err) {
 		p.agenda.file(event{at: e.at.Add(t.Timeout), action: actionExpire, target: target, step: step})
+	} else {
+		p.lose(e)
 	}
-	if step+1 < t.Count {
-		p.agenda.file(event{at: e.at.Add(t.Interval), action: actionSend, target: target, step: step + 1})
+	if step+1 == t.Count {
+		return
 	}
+	from := e.at
+	if err == errBusy {
+		from = e.due // the wait was all echoes': those behind this one do not begin it anew
+	}
+	p.agenda.file(event{at: from.Add(t.Interval), action: actionSend, target: target, step: step + 1})
 }
 
 func (p *pinger) fragment(never bool) error {

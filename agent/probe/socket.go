@@ -26,11 +26,15 @@ const (
 	controlSpace = 256
 	// sendBatch packets are sent before the answers are looked at.
 	sendBatch = 16
-	// sendRetry is the wait for room in the kernel's queues.
+	// sendRetry is the wait for room in the socket's send buffer.
 	sendRetry = time.Millisecond
+	// drainLimit is how many packets are taken in before the time is looked at
+	// again: more than the receive buffer holds.
+	drainLimit = 1 << 16
 )
 
-// errBusy means that the kernel has no room for a packet now.
+// errBusy means that the kernel has no room for a packet now. Whoever tries
+// again does so for no longer than the probe's own timeout.
 var errBusy = errors.New("the kernel's send queue is full")
 
 // sendError is the kernel's refusal of a packet.
@@ -41,6 +45,16 @@ type sendError struct {
 
 func (e *sendError) Error() string { return e.errno.Error() }
 func (e *sendError) Unwrap() error { return e.errno }
+
+// dropped says whether an error of send means that the packet was taken and
+// then dropped on the way out: by a full queue of the device, or by a veth of
+// which the other end has a smaller MTU. The kernel tells that only with
+// IP_RECVERR. It is lost as it would be on any other link, and sending it again
+// at once would do no better.
+func dropped(err error) bool {
+	var refused *sendError
+	return errors.As(err, &refused) && refused.errno == unix.ENOBUFS
+}
 
 // message is a received packet, or an entry of the error queue with the packet
 // it speaks of. Its bytes hold until the next one is received.
@@ -162,7 +176,7 @@ func sendControl(from netip.Addr, ttl int) []byte {
 }
 
 // send hands one packet to the kernel. It returns errBusy where that must be
-// tried again later, and a *sendError for a refusal.
+// tried again later, and a *sendError for a refusal or a drop.
 func (s *socket) send(packet, oob []byte, to netip.AddrPort) error {
 	address := &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())}
 	for range 16 {
@@ -172,8 +186,10 @@ func (s *socket) send(packet, oob []byte, to netip.AddrPort) error {
 			return nil
 		case unix.EINTR:
 			continue
-		case unix.EAGAIN, unix.ENOBUFS, unix.ENOMEM:
+		case unix.EAGAIN, unix.ENOMEM:
 			return errBusy
+		case unix.ENOBUFS:
+			return &sendError{errno: unix.ENOBUFS}
 		}
 		errno, ok := err.(unix.Errno)
 		if !ok {
@@ -195,7 +211,7 @@ func (s *socket) send(packet, oob []byte, to netip.AddrPort) error {
 // drain hands all that has arrived to the receiver, and says whether there was any.
 func (s *socket) drain() bool {
 	some := s.drainErrors()
-	for skipped := 0; skipped < 16; {
+	for skipped, taken := 0, 0; skipped < 16 && taken < drainLimit; taken++ {
 		m, err := s.receive(0)
 		switch err {
 		case nil:
@@ -214,7 +230,7 @@ func (s *socket) drain() bool {
 
 func (s *socket) drainErrors() bool {
 	some := false
-	for {
+	for range drainLimit {
 		m, err := s.receive(unix.MSG_ERRQUEUE)
 		if err == unix.EINTR {
 			continue
@@ -231,6 +247,7 @@ func (s *socket) drainErrors() bool {
 			s.to.refused(&m)
 		}
 	}
+	return some
 }
 
 func (s *socket) receive(flags int) (message, error) {

@@ -45,6 +45,10 @@ const (
 //
 // The trace ends at the target, at the first hop that says why it goes no
 // further (Failure has its words), or at MaxHops. A local Failure has no hop.
+// That is also the end where nothing answers and this node's own device dropped
+// probes. A probe for which the kernel has no room is tried again for Timeout,
+// and a router's call for smaller packets is heeded MaxHops times, which is more
+// than a path has use for: a trace ends in any case.
 func Trace(ctx context.Context, request api.TraceRequest) (api.TraceResponse, error) {
 	t, err := newTracer(request)
 	if err != nil {
@@ -174,8 +178,12 @@ func (t *tracer) send(index, ttl int) {
 		h.serial++
 		t.probes[to] = udpProbe{index, ttl, r.mtu, h.serial, now}
 		err := t.socket.send(t.payload[:r.mtu-ipv4HeaderSize-udpHeader], sendControl(r.target.From, ttl), to)
+		if dropped(err) {
+			r.dropped, err = sendFailure(err, r.target.From), nil
+		}
 		if err == nil {
 			h.tries++
+			h.busy = time.Time{}
 			t.agenda.file(event{now.Add(r.target.Timeout), actionExpire, index, ttl, h.serial, 0})
 			if !r.spread {
 				t.agenda.file(event{now.Add(r.target.Timeout / spreadAfter), actionSpread, index, ttl, h.serial, 0})
@@ -183,7 +191,10 @@ func (t *tracer) send(index, ttl int) {
 			return
 		}
 		delete(t.probes, to)
-		if err == errBusy {
+		if h.busy.IsZero() {
+			h.busy = now
+		}
+		if err == errBusy && now.Sub(h.busy) < r.target.Timeout {
 			t.agenda.file(event{at: now.Add(sendRetry), action: actionSend, target: index, step: ttl})
 			return
 		}
@@ -230,7 +241,7 @@ func (t *tracer) settle(index int) {
 	switch {
 	case r.done:
 	case r.complete():
-		r.done = true
+		r.finish()
 		t.unfinished--
 	case !r.spread && r.hops[r.last-1].answered && r.last < r.end:
 		t.proceed(index)
@@ -262,7 +273,7 @@ func (t *tracer) refused(m *message) {
 		r.pass(a)
 	case unreachable && e.icmpCode == codePortUnreachable:
 		r.reach(a)
-	case unreachable && e.icmpCode == codeFragNeeded && e.info >= minMTU && int(e.info) < p.size:
+	case unreachable && e.icmpCode == codeFragNeeded && e.info >= minMTU && int(e.info) < p.size && len(r.lowerings) < r.target.MaxHops:
 		r.lower(a, int(e.info))
 		if h := &r.hops[p.ttl-1]; h.serial == p.serial {
 			h.tries, h.silent = 0, false

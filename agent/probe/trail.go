@@ -26,6 +26,8 @@ type trail struct {
 	reached   bool
 	back      int
 	failure   *api.ProbeError
+	// dropped is there once this node's own device dropped a probe.
+	dropped *api.ProbeError
 }
 
 type trailHop struct {
@@ -33,6 +35,8 @@ type trailHop struct {
 	// serial is that of the probe sent last; tries counts those of the present size.
 	serial, tries    int
 	answered, silent bool
+	// busy is since when the kernel has no room for the probe; zero where it has.
+	busy time.Time
 }
 
 // lowering is a router's call for smaller packets, in answer to a probe of a TTL.
@@ -106,6 +110,20 @@ func (r *trail) reach(a answer) {
 func (r *trail) refuse(a answer, failure *api.ProbeError) {
 	r.note(a)
 	r.end, r.reached, r.back, r.failure = a.ttl, false, 0, failure
+}
+
+// finish ends a trail that is complete. Where nothing answered, the drops of
+// this node's own device are the reason.
+func (r *trail) finish() {
+	r.done = true
+	for _, h := range r.hops[:r.end] {
+		if h.answered {
+			return
+		}
+	}
+	if r.failure == nil && r.dropped != nil {
+		r.fail(0, r.dropped)
+	}
 }
 
 // fail ends the trail behind a TTL with an error of this node.

@@ -118,6 +118,7 @@ func links(h *netlink.Handle, configs map[int]config) ([]api.Link, error) {
 			Name:       attrs.Name,
 			Kind:       kind(l),
 			Alias:      attrs.Alias,
+			MAC:        mac(attrs),
 			MTU:        attrs.MTU,
 			Up:         attrs.RawFlags&unix.IFF_UP != 0,
 			Carrier:    attrs.RawFlags&unix.IFF_LOWER_UP != 0,
@@ -133,6 +134,20 @@ func links(h *netlink.Handle, configs map[int]config) ([]api.Link, error) {
 	}
 	slices.SortFunc(list, func(a, b api.Link) int { return cmp.Compare(a.Index, b.Index) })
 	return list, nil
+}
+
+// mac is empty for tunnels, which have an IP address in its place or none. The
+// library keeps silent on an address of zeros only, which ip-link(8) prints.
+func mac(attrs *netlink.LinkAttrs) string {
+	const size = 6
+	switch {
+	case attrs.EncapType != "ether" && attrs.EncapType != "loopback":
+		return ""
+	case len(attrs.HardwareAddr) == 0:
+		return make(net.HardwareAddr, size).String()
+	default:
+		return attrs.HardwareAddr.String()
+	}
 }
 
 // kind is the kernel's name of the driver; the library calls a link without one "device".

@@ -21,6 +21,7 @@ type ipLink struct {
 	Index     int      `json:"ifindex"`
 	Name      string   `json:"ifname"`
 	Alias     string   `json:"ifalias"`
+	MAC       string   `json:"address"`
 	MTU       int      `json:"mtu"`
 	Flags     []string `json:"flags"`
 	Addresses []struct {
@@ -132,6 +133,12 @@ func TestTablesAgreeWithIP(t *testing.T) {
 	// ip -4 addr lists only links that have an IPv4 address.
 	have := slices.DeleteFunc(slices.Clone(got.Links), func(l api.Link) bool { return len(l.Addresses) == 0 })
 	same(t, "links", have, links)
+	for _, l := range got.Links {
+		switch {
+		case l.Name == "lo" && l.MAC != "00:00:00:00:00:00", l.Name == "eth1" && len(l.MAC) != 17:
+			t.Errorf("%s has MAC %q", l.Name, l.MAC)
+		}
+	}
 	if !got.Forwarding {
 		t.Error("forwarding is on, and not seen")
 	}
@@ -162,7 +169,7 @@ func TestTablesAgreeWithIP(t *testing.T) {
 
 func (l ipLink) tables(filters map[string]int) api.Link {
 	link := api.Link{
-		Index: l.Index, Name: l.Name, Kind: l.Info.Kind, Alias: l.Alias, MTU: l.MTU,
+		Index: l.Index, Name: l.Name, Kind: l.Info.Kind, Alias: l.Alias, MAC: l.MAC, MTU: l.MTU,
 		Up:         slices.Contains(l.Flags, "UP"),
 		Carrier:    slices.Contains(l.Flags, "LOWER_UP"),
 		Forwarding: l.Name != "eth2",

@@ -40,6 +40,7 @@ func verify(t *testing.T, lab, stage string, spoil func(*simulator)) Report {
 	s := &simulator{
 		lab: path.Predict(staged, topo.NATUplink()), seen: map[string][]api.Sighting{},
 		dead: map[string]bool{}, drop: map[string]bool{}, nat: map[string]netip.Addr{},
+		deaf: map[string]bool{}, neighbours: map[string]api.Neighbour{}, rules: map[string]netip.Addr{},
 	}
 	if spoil != nil {
 		spoil(s)
@@ -184,6 +185,21 @@ func TestFaults(t *testing.T) {
 		}},
 		{"firewall", "baseline", func(s *simulator) { s.drop["router"] = true }},
 		{"masqueraded", "static-routes", func(s *simulator) { s.nat["k8s-ctr"] = netip.MustParseAddr("192.168.10.100") }},
+		{"masqueraded-on-the-way", "static-routes", func(s *simulator) { s.nat["router"] = netip.MustParseAddr("192.168.20.200") }},
+		{"network-lost", "baseline", func(s *simulator) { s.deaf["k8s-ctr"] = true }},
+		{"neighbour-wrong", "baseline", func(s *simulator) {
+			s.deaf["k8s-w0"] = true
+			s.neighbours["k8s-w0"] = api.Neighbour{Address: netip.MustParseAddr("192.168.20.200"), Device: "eth1", MAC: "02:00:00:00:00:99", State: "permanent"}
+		}},
+		{"rule", "static-routes", func(s *simulator) { s.rules["router"] = netip.MustParseAddr("192.168.20.100") }},
+		{"throw", "baseline", func(s *simulator) {
+			s.append("k8s-ctr", path.Route{To: netip.MustParsePrefix("192.168.20.0/25"), Type: "throw", Protocol: "boot", Scope: "global"})
+		}},
+		{"duplicate-address", "baseline", func(s *simulator) {
+			l := s.link("k8s-w1", "eth1")
+			l.Addresses = append(l.Addresses, netip.MustParsePrefix("192.168.10.100/24"))
+		}},
+		{"router-agent-dead", "baseline", func(s *simulator) { s.dead["router"] = true }},
 		{"agent-dead", "baseline", func(s *simulator) { s.dead["k8s-w1"] = true }},
 	}
 	for _, f := range faults {
@@ -191,6 +207,9 @@ func TestFaults(t *testing.T) {
 			r := verify(t, "native-routing", f.stage, f.spoil)
 			if r.Passed() {
 				t.Error("the fault was not seen")
+			}
+			if strings.HasSuffix(f.name, "agent-dead") && !r.Undecided() {
+				t.Error("an agent that does not answer is no failure of a route")
 			}
 			golden(t, "fault-"+f.name, text(r, false))
 		})

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/native-routing/labctl/agent/api"
 	"github.com/native-routing/labctl/topologies/path"
 )
 
@@ -29,10 +30,27 @@ func (v *verification) diagnose(l loss) []Cause {
 			return v.why(way)
 		}
 	}
-	if c, ok := v.fixedNeighbour(l, ways); ok {
-		return []Cause{c}
+	for _, way := range ways {
+		if causes := v.wrongNeighbour(l, way); len(causes) > 0 {
+			return causes
+		}
 	}
-	return []Cause{unexplained(l)}
+	if causes := append(v.secondHolders(l.to), v.secondHolders(l.source)...); len(causes) > 0 {
+		return causes
+	}
+	return []Cause{v.unexplained(l)}
+}
+
+// secondHolders finds nodes that hold an address which is another's.
+func (v *verification) secondHolders(a netip.Addr) []Cause {
+	holder, known := v.healthy.Holder(a)
+	var causes []Cause
+	for _, n := range v.observed.Nodes {
+		if want, _ := v.healthy.Node(n.Name); known && n.Name != holder.Node && !want.Owns(a) && n.Owns(a) {
+			causes = append(causes, v.foreignAddress(want, n, a)...)
+		}
+	}
+	return causes
 }
 
 // overruled finds a node on the way whose kernel decides otherwise than its
@@ -49,24 +67,34 @@ func (v *verification) overruled(way path.Path) []Cause {
 	return nil
 }
 
-// fixedNeighbour finds a permanent entry in the neighbour table of the node
-// where a packet left for good.
-func (v *verification) fixedNeighbour(l loss, ways []path.Path) (Cause, bool) {
-	for _, way := range ways {
-		for _, hop := range way.Hops {
-			next := hop.NextHop.Via
-			if !next.IsValid() {
-				next = way.To
+// wrongNeighbour finds a node whose neighbour table takes another for the next
+// hop, where the packet was last seen.
+func (v *verification) wrongNeighbour(l loss, way path.Path) []Cause {
+	for _, hop := range way.Hops {
+		next := hop.NextHop.Via
+		if !next.IsValid() {
+			next = way.To
+		}
+		holder, known := v.healthy.Holder(next)
+		if hop.Node != l.node && holder.Node != l.node || !known {
+			continue
+		}
+		for _, n := range v.tables[hop.Node].Neighbours {
+			if n.Address != next || n.Device != hop.Out || n.MAC == "" || v.holdsMAC(holder.Node, n.MAC) {
+				continue
 			}
-			for _, n := range v.tables[l.node].Neighbours {
-				if hop.Node == l.node && l.leaving && n.Address == next && n.Device == hop.Out && n.State == "permanent" {
-					return Cause{Node: l.node, Reason: fmt.Sprintf("a permanent neighbour entry sends %s on %s to %s, where nobody is", next, n.Device, n.MAC),
-						Cure: on(l.node, "ip neigh del %s dev %s", next, n.Device)}, true
-				}
-			}
+			return []Cause{{Node: hop.Node, Reason: fmt.Sprintf("neighbour %s on %s is %s (%s), which is not %s", next, n.Device, n.MAC, n.State, holder.Node),
+				Cure: on(hop.Node, "ip neigh del %s dev %s", next, n.Device)}}
 		}
 	}
-	return Cause{}, false
+	return nil
+}
+
+// holdsMAC says whether an interface of the node has the address; also where
+// that node's interfaces are not known.
+func (v *verification) holdsMAC(node, mac string) bool {
+	tables, known := v.tables[node]
+	return !known || slices.ContainsFunc(tables.Links, func(l api.Link) bool { return l.MAC == mac })
 }
 
 // agrees says whether the way that the tables give ends where the packet was
@@ -92,14 +120,14 @@ func (v *verification) remembered(l loss, way path.Path) bool {
 	return ok && way.Fate == path.SilentNextHop && l.node == holder.Node
 }
 
-// unexplained is a loss that the tables do not account for.
-func unexplained(l loss) Cause {
-	c := Cause{Node: l.node, Cure: on(l.node, "nft list ruleset"),
-		Reason: "drops a packet that its tables would pass on: a firewall rule or a program does it"}
-	if l.leaving {
-		c.Effect = "it leaves by " + l.device + ", and no node of the lab sees it again"
+// unexplained is a loss that the tables do not account for: what left a node on
+// a network was lost by the network, and anything else by the node.
+func (v *verification) unexplained(l loss) Cause {
+	if network, wired := v.healthy.Wires[path.Port{Node: l.node, Interface: l.device}]; wired && l.leaving {
+		return Cause{Reason: fmt.Sprintf("network %s loses what leaves %s by %s: no node sees it again", network, l.node, l.device), Cure: "labctl up"}
 	}
-	return c
+	return Cause{Node: l.node, Cure: on(l.node, "nft list ruleset"),
+		Reason: "drops a packet that its tables would pass on: a firewall rule or a program does it"}
 }
 
 // why explains a way that does not arrive: by the first node on it that routes

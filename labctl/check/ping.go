@@ -2,6 +2,7 @@ package check
 
 import (
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/native-routing/labctl/agent/api"
@@ -56,12 +57,15 @@ func (v *verification) answered(r Result, f flow, got api.PingResult, there leg)
 		r.Causes = v.unexpected(f)
 		return r
 	}
-	if f.from.pods && there.arrived(f.to.node) && there.source() != f.from.address {
+	var sources []netip.Addr
+	for _, way := range v.observed.Trace(f.from.node, f.from.address, f.to.address) {
+		sources = include(sources, way.Source)
+	}
+	if at, ok := there.translator(sources); ok {
 		r.Outcome = Failed
 		r.Expected = "reply, and the source arrives unchanged"
-		r.Seen = fmt.Sprintf("arrives with the source %s", there.source())
-		at := there.translator(f.from.address)
-		r.Causes = []Cause{{Node: at, Reason: "translates the source address " + f.from.address.String(), Cure: on(at, "nft list ruleset")}}
+		r.Seen = fmt.Sprintf("%s arrives as %s", join(sources, " or "), there.source())
+		r.Causes = []Cause{{Node: at, Reason: "translates source addresses", Cure: on(at, "nft list ruleset")}}
 	}
 	return r
 }
@@ -72,12 +76,7 @@ func (v *verification) impostors(f flow) []Cause {
 	for _, way := range v.observed.Trace(f.from.node, f.from.address, f.to.address) {
 		causes = append(causes, v.detours(way)...)
 	}
-	for _, n := range v.observed.Nodes {
-		if want, _ := v.healthy.Node(n.Name); n.Name != f.to.node && n.Owns(f.to.address) {
-			causes = append(causes, v.foreignAddress(want, n, f.to.address)...)
-		}
-	}
-	return unique(causes)
+	return unique(append(causes, v.secondHolders(f.to.address)...))
 }
 
 // unexpected says why traffic works that the stage declares as lost.
@@ -125,6 +124,9 @@ func (l loss) matches(x *topo.Exception) bool {
 
 func (v *verification) unanswered(r Result, f flow, got api.PingResult, there, back leg) Result {
 	l := v.locate(f, there, back)
+	if blind := v.unwatched(f); blind != "" && l.node != f.to.node {
+		return v.unknown(r, blind)
+	}
 	r.Seen = l.String()
 	if got.Failure != nil {
 		r.Seen += ": " + failureText(got.Failure)
@@ -136,6 +138,19 @@ func (v *verification) unanswered(r Result, f flow, got api.PingResult, there, b
 	r.Outcome = Failed
 	r.Causes = v.diagnose(l)
 	return r
+}
+
+// unwatched is a node on the way of a flow that did not look out for packets:
+// where one was lost cannot be told then. Empty where all did.
+func (v *verification) unwatched(f flow) string {
+	for _, way := range f.there {
+		for _, hop := range way.Hops {
+			if !v.witnessing[hop.Node] {
+				return hop.Node
+			}
+		}
+	}
+	return ""
 }
 
 // locate finds which leg was lost, and where it was last seen.

@@ -42,6 +42,7 @@ type verification struct {
 
 	mu        sync.Mutex
 	errs      map[string]error // why nothing can be told of a node
+	probeErrs map[string]error // why its probes told nothing
 	tables    map[string]api.Tables
 	decisions map[string][]api.Decision
 	echoes    map[int]api.PingResult // by flow
@@ -79,7 +80,7 @@ func newVerification(s Subject) *verification {
 	healthy := path.Predict(s.Topology, s.Uplink)
 	return &verification{
 		topology: s.Topology, healthy: healthy, flows: flows(s.Topology, s.Exceptions, healthy), session: rand.Uint32(),
-		errs: map[string]error{}, tables: map[string]api.Tables{}, decisions: map[string][]api.Decision{},
+		errs: map[string]error{}, probeErrs: map[string]error{}, tables: map[string]api.Tables{}, decisions: map[string][]api.Decision{},
 		echoes: map[int]api.PingResult{}, traced: map[int]api.TraceResult{}, sightings: map[uint32][]sighting{},
 		witnessing: map[string]bool{},
 	}
@@ -156,7 +157,7 @@ func record[T any](v *verification, node string, into map[int]T, flows []int, re
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if err != nil {
-		v.errs[node] = err
+		v.probeErrs[node] = err
 		return
 	}
 	for i, r := range results {
@@ -232,7 +233,7 @@ func (v *verification) seen(node string) (path.Node, bool) {
 
 // unknown marks a result that could not be told, with the reason.
 func (v *verification) unknown(r Result, node string) Result {
-	err := cmp.Or(v.errs[node], errors.New("nothing came back from it"))
+	err := cmp.Or(v.errs[node], v.probeErrs[node], errors.New("nothing came back from it"))
 	r.Outcome, r.Seen = Unknown, "could not be told"
 	r.Causes = []Cause{{Node: node, Reason: err.Error()}}
 	return r

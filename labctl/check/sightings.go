@@ -56,12 +56,13 @@ func (l leg) last() sighting { return l[len(l)-1] }
 // source is the source address that the packet bore at the end.
 func (l leg) source() netip.Addr { return l.last().From }
 
-// translator is the node that sends the packet on with another source address.
-func (l leg) translator(source netip.Addr) string {
+// translator is the node that sends the packet on with another source address
+// than those it may have; false where none does.
+func (l leg) translator(sources []netip.Addr) (string, bool) {
 	for _, s := range l {
-		if s.From != source {
-			return s.node
+		if !slices.Contains(sources, s.From) {
+			return s.node, true
 		}
 	}
-	return ""
+	return "", false
 }

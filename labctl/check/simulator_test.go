@@ -18,6 +18,11 @@ type simulator struct {
 	dead map[string]bool // nodes whose agent does not answer
 	drop map[string]bool // nodes that drop what they should pass on, by a rule that no table shows
 	nat  map[string]netip.Addr
+	deaf map[string]bool // nodes whose packets no neighbour hears
+	// neighbours are entries of neighbour tables, by node; rules are addresses
+	// that a rule of the node sends nowhere.
+	neighbours map[string]api.Neighbour
+	rules      map[string]netip.Addr
 
 	mu   sync.Mutex
 	seen map[string][]api.Sighting
@@ -35,9 +40,12 @@ func (s *simulator) alive(node string) error {
 func (s *simulator) Tables(_ context.Context, node string) (api.Tables, error) {
 	n, _ := s.lab.Node(node)
 	t := api.Tables{Forwarding: n.Forwarding}
+	if entry, ok := s.neighbours[node]; ok {
+		t.Neighbours = []api.Neighbour{entry}
+	}
 	for _, l := range n.Links {
 		t.Links = append(t.Links, api.Link{
-			Name: l.Name, Kind: l.Kind, MTU: l.MTU, Up: l.Up, Carrier: l.Carrier, Addresses: l.Addresses,
+			Name: l.Name, Kind: l.Kind, MAC: "mac of " + node + " " + l.Name, MTU: l.MTU, Up: l.Up, Carrier: l.Carrier, Addresses: l.Addresses,
 			Forwarding: l.Forwarding, RPFilter: l.RPFilter,
 		})
 	}
@@ -56,6 +64,9 @@ func (s *simulator) Lookup(_ context.Context, node string, queries []api.Lookup)
 	var decisions []api.Decision
 	for _, q := range queries {
 		d := n.Lookup(q.To)
+		if s.rules[node] == q.To {
+			d = path.Decision{}
+		}
 		switch d.Type {
 		case path.Unicast:
 			hop := d.NextHops[0]
@@ -73,10 +84,16 @@ func (s *simulator) Lookup(_ context.Context, node string, queries []api.Lookup)
 func (s *simulator) follow(from string, source, to netip.Addr) path.Path {
 	p := s.lab.Trace(from, source, to)[0]
 	for i, h := range p.Hops {
-		if i > 0 && s.drop[h.Node] && h.Out != "" {
+		switch {
+		case i > 0 && s.drop[h.Node] && h.Out != "", s.rules[h.Node] == to:
 			p.Hops = p.Hops[:i+1]
 			p.Hops[i].Out = ""
 			p.Fate = path.NotForwarded
+			return p
+		case s.deaf[h.Node] && h.Out != "" && i+1 < len(p.Hops):
+			p.Hops = p.Hops[:i+1]
+			p.Fate = path.SilentNextHop
+			return p
 		}
 	}
 	return p

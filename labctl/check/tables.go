@@ -177,7 +177,7 @@ func wrongRoute(want, seen path.Node, r, have path.Route) []Cause {
 }
 
 func foreignRoute(want, seen path.Node, have path.Route) []Cause {
-	if have.Protocol == "kernel" { // it came with an address
+	if have.Protocol == "kernel" || have.Protocol == path.AgentProtocol { // it came with an address
 		if causes := deviceCauses(want, seen, have); len(causes) > 0 {
 			return causes
 		}
@@ -202,7 +202,7 @@ func deviceCauses(want, seen path.Node, r path.Route) []Cause {
 // restsOn says whether a route goes when an address does: a connected one, and
 // one whose next hop is reached by the address's network.
 func restsOn(r path.Route, h path.NextHop, addresses []netip.Prefix) bool {
-	return r.Protocol == "kernel" || slices.ContainsFunc(addresses, func(a netip.Prefix) bool { return h.Via.IsValid() && a.Contains(h.Via) })
+	return r.Protocol == "kernel" || r.Protocol == path.AgentProtocol || slices.ContainsFunc(addresses, func(a netip.Prefix) bool { return h.Via.IsValid() && a.Contains(h.Via) })
 }
 
 // sameKey finds the route of the same prefix and metric. The kernel's own
@@ -217,7 +217,7 @@ func sameKey(routes []path.Route, want path.Route) *path.Route {
 }
 
 func sameRoute(a, b path.Route) bool {
-	return a.Type == b.Type && a.Protocol == b.Protocol && (a.Source == b.Source || !a.Source.IsValid()) &&
+	return a.Type == b.Type && a.Protocol == b.Protocol && a.MTU == b.MTU && (a.Source == b.Source || !a.Source.IsValid()) &&
 		slices.Equal(sortedHops(a), sortedHops(b))
 }
 
@@ -244,6 +244,9 @@ func command(r path.Route) string {
 	}
 	if r.Source.IsValid() {
 		s += " src " + r.Source.String()
+	}
+	if r.MTU != 0 {
+		s += fmt.Sprintf(" mtu %d", r.MTU)
 	}
 	return s
 }

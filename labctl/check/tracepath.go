@@ -130,7 +130,11 @@ func (v *verification) tracepath(i int) Result {
 		return r
 	}
 	r.Outcome = Failed
-	r.Causes = v.astray(f, p, got)
+	if echo := v.ping(i); echo.Outcome == Failed {
+		r.Causes = echo.Causes // an echo on the same way was seen by every node
+	} else {
+		r.Causes = v.astray(f, p, got)
+	}
 	return r
 }
 
@@ -192,7 +196,14 @@ func (v *verification) astray(f flow, p prediction, got api.TraceResult) []Cause
 	if got.Reached && !slices.Contains(p.pathMTUs, got.PathMTU) {
 		return []Cause{{Reason: fmt.Sprintf("the path MTU is %d, although every interface on the way has more: something between the nodes lowers it", got.PathMTU), Cure: "labctl up"}}
 	}
-	return []Cause{unexplained(loss{node: v.lastAnswer(f, got)})}
+	for _, way := range v.observed.Trace(f.from.node, f.from.address, f.to.address) {
+		for _, hop := range way.Hops {
+			if causes := v.wrongNeighbour(loss{node: hop.Node}, way); len(causes) > 0 {
+				return causes
+			}
+		}
+	}
+	return []Cause{v.unexplained(loss{node: v.lastAnswer(f, got)})}
 }
 
 // lastAnswer is the node that answered last, where the trouble begins.

@@ -93,7 +93,7 @@ func message(err error) string {
 	case errors.As(err, &mistakes):
 		return err.Error()
 	case errors.Is(err, context.Canceled):
-		return "labctl: interrupted; labctl up goes on from here, and labctl down removes what there is"
+		return "labctl: interrupted (labctl up goes on from here, and labctl down removes what there is)"
 	}
 	return "labctl: " + err.Error()
 }
@@ -198,7 +198,7 @@ func (a *app) current(story *ui.Progress) (*lab.Lab, error) {
 		if runtime.GOOS == "linux" && os.Geteuid() != 0 {
 			return nil, errNotRoots
 		}
-		return nil, fmt.Errorf("%w is up (labctl up brings one up)", errNoneUp)
+		return nil, fmt.Errorf("%w (labctl up brings one up)", errNoneUp)
 	case 1:
 		return a.open(labs[0], story)
 	}

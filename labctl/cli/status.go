@@ -62,7 +62,7 @@ func (a *app) writeStatus(w io.Writer, r lab.StatusReport) error {
 		fmt.Fprintln(w, "\nnote:", remark)
 	}
 	if r.Healthy() {
-		fmt.Fprintln(w, "\nEverything is as the topology says.")
+		fmt.Fprintln(w, "\nAll that the agents hold and watch is in place.")
 	}
 	return nil
 }
@@ -113,7 +113,11 @@ func (a *app) nodeStatus(r lab.StatusReport, name string, format ui.Format) erro
 			return objects.Write(w)
 		})
 	}
-	return usageError{fmt.Errorf("lab %s has no node %s", r.Lab, name)}
+	names := make([]string, len(r.Nodes))
+	for i, n := range r.Nodes {
+		names[i] = n.Name
+	}
+	return usageError{fmt.Errorf("lab %s has no node %s; it has %s", r.Lab, name, strings.Join(names, ", "))}
 }
 
 func (a *app) completeNodes(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {

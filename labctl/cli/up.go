@@ -38,6 +38,9 @@ It is safe to repeat and to interrupt: what is as it should be is left alone.`,
 }
 
 func (a *app) up(ctx context.Context, wanted lab.Wanted, format ui.Format) error {
+	if name := wanted.Topology.Metadata.Name; a.lab != "" && a.lab != name {
+		return usageError{fmt.Errorf("--lab %s: %s says that its lab is %s", a.lab, wanted.Source, name)}
+	}
 	story := a.story()
 	defer story.Close()
 	l, err := a.open(wanted.Topology.Metadata.Name, story)

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -28,14 +29,8 @@ const maxRead = 4 << 20
 // wanted loads the topology that a command line names: a shipped one by its
 // name, a file, or without either that of the lab which is up, or the default.
 func (a *app) wanted(args []string) (lab.Wanted, error) {
-	source := topologies.Default
-	if len(args) > 0 {
-		source = args[0]
-	} else if l, err := a.current(ui.NewProgress(io.Discard, ui.Quiet)); err == nil {
-		if saved, err := l.Store.Load(l.Name); err == nil {
-			source = saved.Source
-		}
-	} else if !errors.Is(err, errNoneUp) && !errors.Is(err, errNotRoots) {
+	source, err := a.source(args)
+	if err != nil {
 		return lab.Wanted{}, err
 	}
 	data, err := readTopology(source)
@@ -54,9 +49,33 @@ func (a *app) wanted(args []string) (lab.Wanted, error) {
 	return lab.Wanted{Topology: t, Source: source, Digest: digest(data)}, nil
 }
 
+// source is the file or the name that a command line means.
+func (a *app) source(args []string) (string, error) {
+	if len(args) > 0 {
+		return args[0], nil
+	}
+	l, err := a.current(ui.NewProgress(io.Discard, ui.Quiet))
+	if errors.Is(err, errNoneUp) || errors.Is(err, errNotRoots) {
+		return topologies.Default, nil
+	}
+	if err != nil {
+		return "", err
+	}
+	saved, err := l.Store.Load(l.Name)
+	if errors.Is(err, lab.ErrNoLab) && a.lab == "" {
+		return topologies.Default, nil
+	}
+	return saved.Source, err
+}
+
 // readTopology prefers a shipped topology's name; a path has a dot or a slash in it.
 func readTopology(source string) ([]byte, error) {
-	open := func() (fs.File, error) { return os.Open(source) }
+	open := func() (fs.File, error) {
+		if info, err := os.Stat(source); err != nil || !info.Mode().IsRegular() {
+			return nil, cmp.Or(err, errors.New("it is no regular file")) // to open a pipe would wait for its writer
+		}
+		return os.Open(source)
+	}
 	if slices.Contains(topologies.Names(), source) {
 		open = func() (fs.File, error) { return topologies.Open(source) }
 	}

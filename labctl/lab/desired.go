@@ -76,7 +76,9 @@ func sysctls(u api.Underlay) []api.Sysctl {
 		{Name: "net/ipv4/icmp_ratemask", Value: "0"},
 	}
 	for _, l := range u.Links {
-		list = append(list, api.Sysctl{Name: "net/ipv4/conf/" + l.Name + "/rp_filter", Value: "0"})
+		list = append(list,
+			api.Sysctl{Name: "net/ipv4/conf/" + l.Name + "/forwarding", Value: "1"},
+			api.Sysctl{Name: "net/ipv4/conf/" + l.Name + "/rp_filter", Value: "0"})
 	}
 	return list
 }

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/native-routing/labctl/agent/api"
@@ -19,17 +20,17 @@ func (p prober) Tables(ctx context.Context, node string) (api.Tables, error) {
 
 func (p prober) Lookup(ctx context.Context, node string, queries []api.Lookup) ([]api.Decision, error) {
 	r, err := call(ctx, p.agents, node, api.LookupRoutes, api.LookupRequest{Queries: queries})
-	return r.Decisions, err
+	return answers(node, r.Decisions, len(queries), err)
 }
 
 func (p prober) Ping(ctx context.Context, node string, targets []api.PingTarget) ([]api.PingResult, error) {
 	r, err := call(ctx, p.agents, node, api.Ping, api.PingRequest{Targets: targets})
-	return r.Results, err
+	return answers(node, r.Results, len(targets), err)
 }
 
 func (p prober) Trace(ctx context.Context, node string, targets []api.TraceTarget) ([]api.TraceResult, error) {
 	r, err := call(ctx, p.agents, node, api.Trace, api.TraceRequest{Targets: targets})
-	return r.Results, err
+	return answers(node, r.Results, len(targets), err)
 }
 
 func (p prober) StartWitness(ctx context.Context, node string, session uint32) error {
@@ -39,4 +40,12 @@ func (p prober) StartWitness(ctx context.Context, node string, session uint32) e
 
 func (p prober) StopWitness(ctx context.Context, node string, session uint32) (api.WitnessResponse, error) {
 	return call(ctx, p.agents, node, api.StopWitness, api.WitnessRequest{Session: session})
+}
+
+// answers refuses a list that does not have one answer for each question.
+func answers[T any](node string, got []T, asked int, err error) ([]T, error) {
+	if err == nil && len(got) != asked {
+		return nil, fmt.Errorf("agent of %s: %d answers to %d questions", node, len(got), asked)
+	}
+	return got, err
 }

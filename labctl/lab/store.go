@@ -72,9 +72,16 @@ func (s Store) Load(lab string) (Saved, error) {
 		return saved, fmt.Errorf("read the state of lab %s: %w", lab, err)
 	}
 	if err := json.Unmarshal(data, &saved); err != nil {
-		return saved, fmt.Errorf("read the state of lab %s: %s is damaged: %w (labctl up writes it anew)", lab, s.path(lab, stateFile), err)
+		return saved, damaged(lab, s.path(lab, stateFile), err)
+	}
+	if saved.Topology == nil || saved.Provider == "" {
+		return saved, damaged(lab, s.path(lab, stateFile), errors.New("it names no topology or no provider"))
 	}
 	return saved, nil
+}
+
+func damaged(lab, file string, err error) error {
+	return fmt.Errorf("read the state of lab %s: %s is damaged: %w (labctl up FILE writes it anew, labctl down removes the lab)", lab, file, err)
 }
 
 // Save writes what is asked for, atomically.

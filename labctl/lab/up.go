@@ -73,12 +73,7 @@ type up struct {
 // acts, and what is as it should be is left alone.
 func (l *Lab) Up(ctx context.Context, wanted Wanted) (UpReport, error) {
 	start := time.Now()
-	wanted.Stage = l.stageOf(wanted)
-	staged, err := wanted.Topology.Stage(wanted.Stage)
-	if err != nil {
-		return UpReport{}, err
-	}
-	if err := l.Fit(ctx, staged); err != nil {
+	if err := l.Fit(ctx, wanted.Topology); err != nil {
 		return UpReport{}, err
 	}
 	unlock, err := l.lock(ctx)
@@ -86,12 +81,17 @@ func (l *Lab) Up(ctx context.Context, wanted Wanted) (UpReport, error) {
 		return UpReport{}, err
 	}
 	defer unlock()
+	wanted.Stage = l.stageOf(wanted) // another up may have entered it just now
+	staged, err := wanted.Topology.Stage(wanted.Stage)
+	if err != nil {
+		return UpReport{}, err
+	}
 	if err := l.remember(wanted); err != nil {
 		return UpReport{}, err
 	}
 	u := &up{Lab: l, topology: staged, agents: l.agents(), states: map[string]api.State{}}
 	defer u.agents.Close()
-	u.report.Lab, u.report.Stage = l.Name, wanted.Stage
+	u.report.Lab, u.report.Stage, u.report.Changes = l.Name, wanted.Stage, []provision.Change{}
 	err = u.run(ctx)
 	u.report.Took = time.Since(start)
 	return u.report, err
@@ -209,7 +209,8 @@ func (u *up) startAgents(ctx context.Context) error {
 		if err != nil {
 			return nil, err
 		}
-		if _, err := c.node.Put(ctx, agent); err != nil {
+		put, err := c.node.Put(ctx, agent)
+		if err != nil {
 			return nil, fmt.Errorf("put the agent on %s: %w", name, err)
 		}
 		service := provision.Service{
@@ -228,6 +229,9 @@ func (u *up) startAgents(ctx context.Context) error {
 		}
 		if err != nil {
 			return changes, fmt.Errorf("start the agent of %s: %w (its log is %s)", name, err, path.Join(c.node.Dir(), "agent.log"))
+		}
+		if put && len(changes) == 0 {
+			changes = []provision.Change{{Verb: provision.Created, Node: name, Object: "executable of its agent"}}
 		}
 		return changes, nil
 	})
@@ -261,12 +265,31 @@ func (u *up) sendStates(ctx context.Context) error {
 		u.states[name] = state
 	}
 	return u.each(ctx, func(ctx context.Context, name string) ([]provision.Change, error) {
-		applied, err := call(ctx, u.agents, name, api.PutState, u.states[name])
-		if err != nil || !applied.Changed {
+		before, err := call(ctx, u.agents, name, api.GetStatus, api.None{})
+		if err != nil {
 			return nil, err
 		}
-		return []provision.Change{{Verb: provision.Changed, Node: name, Object: "routing", Detail: "generation " + applied.Generation}}, nil
+		applied, err := call(ctx, u.agents, name, api.PutState, u.states[name])
+		if err != nil {
+			return nil, err
+		}
+		if applied.Changed {
+			return []provision.Change{{Verb: provision.Changed, Node: name, Object: "routing", Detail: "generation " + applied.Generation}}, nil
+		}
+		return setBack(name, before), nil
 	})
+}
+
+// setBack are the sysctls that somebody changed, which an agent writes again
+// when it is given its state.
+func setBack(node string, before api.Status) []provision.Change {
+	var changes []provision.Change
+	for _, o := range before.Objects {
+		if o.Kind == "sysctl" && o.Condition == api.Drifted {
+			changes = append(changes, provision.Change{Verb: provision.Changed, Node: node, Object: "sysctl " + o.Name, Detail: "was drifted: " + o.Reason})
+		}
+	}
+	return changes
 }
 
 // settle waits until every agent holds what it was given, object by object.

@@ -82,6 +82,10 @@ type walk struct {
 func (w *walk) visit(n Node, in string, p Path) {
 	p.Hops = append(slices.Clone(p.Hops), Hop{Node: n.Name, In: in})
 	d := n.Lookup(p.To)
+	if link, ok := n.Link(in); ok && link.RPFilter != 0 && !n.acceptsFrom(p.Source, link) {
+		w.end(p, Filtered)
+		return
+	}
 	if d.Type == Local {
 		if !p.Source.IsValid() {
 			p.Source = p.To
@@ -103,27 +107,25 @@ func (w *walk) visit(n Node, in string, p Path) {
 		w.end(p, Blackholed)
 	case Unreachable, Prohibit:
 		w.end(p, Rejected)
-	default:
+	case Unicast:
 		for _, hop := range d.NextHops {
 			if len(w.done) < maxPaths {
 				w.send(n, d, hop, p)
 			}
 		}
+	default: // throw, and what else ends a lookup without a way
+		w.end(p, NoRoute)
 	}
 }
 
-// refused applies what a kernel asks of a packet that it did not send itself.
+// refused applies what a kernel asks of a packet that it is to pass on.
 func (w *walk) refused(n Node, in string, p Path) (Fate, bool) {
 	for _, h := range p.Hops[:len(p.Hops)-1] {
 		if h.Node == n.Name {
 			return Looped, true
 		}
 	}
-	link, _ := n.Link(in)
-	if link.RPFilter != 0 && !n.acceptsFrom(p.Source, link) {
-		return Filtered, true
-	}
-	if !link.Forwarding {
+	if link, _ := n.Link(in); !link.Forwarding {
 		return NotForwarded, true
 	}
 	return "", false
