@@ -25,10 +25,7 @@ require (
 	gopkg.in/yaml.v3 v3.0.1
 )
 
-require (
-	github.com/cilium/ebpf v0.22.0 // indirect
-	github.com/gopacket/gopacket v1.7.7 // indirect
-)
+require github.com/cilium/ebpf v0.22.0
 
 require (
 	github.com/bahlo/generic-list-go v0.2.0 // indirect

@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* Packets that come in and go out by a network device. Destinations are
+ * translated on the way in and sources on the way out, and the kernel routes in
+ * between: what it routes has no address of its own as its source. */
+#pragma once
+
+/* Straight to a pod of this node. */
+INLINE int netdev_to_pod(struct __sk_buff *ctx, struct packet *packet, struct story *story)
+{
+	struct found found = flow_find(packet, SIDE_FRONTEND, packet->tuple.daddr);
+	struct flow begun;
+	int rc;
+
+	if (found.flow && found.way == WAY_REPLY) {
+		flow_touch(found.flow, WAY_REPLY, packet, story);
+		return reply_to_pod(ctx, packet, found.flow, story);
+	}
+	if (found.flow) {
+		flow_touch(found.flow, WAY_REQUEST, packet, story);
+		return pod_request(ctx, packet, found.flow, story);
+	}
+	if (begins_nothing(packet))
+		return pass_untracked(ctx, packet, story);
+	story_begins(story);
+	flow_init(&begun, packet);
+	begun.identity = identity_of(packet->tuple.saddr);
+	begun.backend_ep = endpoint_id(packet->tuple.daddr);
+	rc = flow_enter(&packet->tuple, &begun, found.vacant);
+	if (rc)
+		return rc;
+	return pod_request(ctx, packet, &begun, story);
+}
+
+/* A reply to a source that was translated: first back to who that was. If that
+ * is a pod here, a service may have been in between as well. */
+INLINE int netdev_reply(struct __sk_buff *ctx, struct packet *packet, const struct nat *nat,
+			struct story *story)
+{
+	struct tuple to = packet->tuple;
+	struct packet inside = *packet;
+	struct endpoint *pod = NULL;
+	struct flow *flow = NULL;
+	__u32 id = 0;
+	int rc;
+
+	story->state = STATE_REPLY;
+	to.daddr = nat->addr;
+	to.dport = nat->port;
+	if (is_local_pod(to.daddr)) {
+		inside.tuple = to;
+		flow = flow_reply(&inside, to.daddr);
+		if (flow) {
+			flow_touch(flow, WAY_REPLY, packet, story);
+			id = flow->client_ep;
+		}
+		rc = deliverable(packet, id, to.daddr, &pod);
+		if (rc)
+			return rc;
+		if (flow && pod)
+			to = towards_client(&to, flow);
+	}
+	rc = rewrite(ctx, packet, &to);
+	if (rc || !pod)
+		return rc;
+	return deliver(ctx, pod, story);
+}
+
+/* To an address of the node, or one that it stands for: a service, or not. */
+INLINE int netdev_request(struct __sk_buff *ctx, struct packet *packet, struct story *story)
+{
+	bool vacant;
+	struct flow *flow = flow_request(packet, SIDE_FRONTEND, &vacant);
+	struct flow begun;
+	int rc;
+
+	if (flow && flow->service && !begins_anew(packet, flow)) {
+		flow_touch(flow, WAY_REQUEST, packet, story);
+		return pod_request(ctx, packet, flow, story);
+	}
+	if (is_error(packet))
+		return 0;
+	flow_init(&begun, packet);
+	rc = balance(packet, &begun, false);
+	if (rc || !begun.service)
+		return rc;
+	story_begins(story);
+	begun.identity = identity_of(packet->tuple.saddr);
+	begun.backend_ep = endpoint_id(begun.backend);
+	rc = flow_enter(&packet->tuple, &begun, vacant);
+	if (rc)
+		return rc;
+	return pod_request(ctx, packet, &begun, story);
+}
+
+/* What most packets for a pod are: in the middle of a flow. */
+INLINE bool netdev_to_pod_common(struct __sk_buff *ctx, struct story *story, int *verdict)
+{
+	struct packet packet;
+	struct found found;
+
+	if (!open_common(ctx, &packet, story) || !is_local_pod(packet.tuple.daddr))
+		return false;
+	found = flow_find_common(&packet, SIDE_FRONTEND);
+	if (found.way == WAY_NONE)
+		return false;
+	flow_touch(found.flow, found.way, &packet, story);
+	if (found.way == WAY_REPLY)
+		*verdict = reply_to_pod(ctx, &packet, found.flow, story);
+	else
+		*verdict = pod_request(ctx, &packet, found.flow, story);
+	return true;
+}
+
+/* The gateway's address lies among those of the pods, and is the node's: by an
+ * overlay device it may stand for others as any address of a device. */
+INLINE bool is_gateway(__be32 addr)
+{
+	__u32 id = endpoint_id(addr);
+	struct endpoint *endpoint = bpf_map_lookup_elem(&endpoints, &id);
+
+	return id && endpoint && endpoint->addr == addr && endpoint->flags & ENDPOINT_HOST;
+}
+
+INLINE int from_netdev_packet(struct __sk_buff *ctx, struct story *story)
+{
+	struct packet packet;
+	struct nat *nat;
+	int rc = open_packet(ctx, &packet, story);
+
+	if (rc == PARSE_NOT_IPV4)
+		return 0;
+	/* Nobody knows of a service here, so it can be the node's own. */
+	if (rc == DROP(FRAGMENT_NOT_FOUND) && !is_local_pod(story->daddr))
+		return 0;
+	if (rc < 0)
+		return rc;
+	if (rc == PARSE_OPAQUE) {
+		if (!is_local_pod(story->daddr))
+			return 0;
+		if (packet.ip->proto != PROTO_ICMP)
+			return DROP(UNKNOWN_PROTOCOL);
+		return pass_untracked(ctx, &packet, story);
+	}
+	if (is_local_pod(packet.tuple.daddr) && !is_gateway(packet.tuple.daddr))
+		return netdev_to_pod(ctx, &packet, story);
+	nat = nat_lookup(&packet);
+	if (nat)
+		return netdev_reply(ctx, &packet, nat, story);
+	return netdev_request(ctx, &packet, story);
+}
+
+/* The way out of a request: with its own source or a translated one. */
+INLINE int leave(struct __sk_buff *ctx, struct packet *packet, struct flow *flow)
+{
+	struct tuple to = packet->tuple;
+
+	if (!flow->nat_addr)
+		return 0;
+	if (!is_error(packet))
+		nat_refresh(&packet->tuple, flow);
+	to.saddr = flow->nat_addr;
+	to.sport = flow->nat_port;
+	return rewrite(ctx, packet, &to);
+}
+
+INLINE int leave_known(struct __sk_buff *ctx, struct packet *packet, struct flow *flow,
+		       const struct device *device, struct story *story)
+{
+	int rc;
+
+	flow_touch(flow, WAY_REQUEST, packet, story);
+	if (!(flow->flags & FLOW_NAT_DECIDED)) {
+		if (is_error(packet))
+			return 0;
+		rc = nat_assign(packet, flow, device, nat_decide(&packet->tuple, flow, device));
+		if (rc)
+			return rc;
+	}
+	return leave(ctx, packet, flow);
+}
+
+/* Only what needs a translated or a reserved port is worth a flow here. */
+INLINE int leave_unknown(struct __sk_buff *ctx, struct packet *packet,
+			 const struct device *device, struct story *story)
+{
+	enum decision decision = nat_decide(&packet->tuple, NULL, device);
+	struct flow begun;
+	int rc;
+
+	if (decision == DECISION_KEEP)
+		return 0;
+	story_begins(story);
+	flow_init(&begun, packet);
+	begun.client_ep = endpoint_id(packet->tuple.saddr);
+	begun.identity = decision == DECISION_RESERVE ? IDENTITY_HOST
+						      : endpoint_identity(begun.client_ep);
+	rc = nat_assign(packet, &begun, device, decision);
+	if (rc)
+		return rc;
+	rc = flow_enter(&packet->tuple, &begun, false);
+	if (rc)
+		return rc;
+	return leave(ctx, packet, &begun);
+}
+
+INLINE int to_netdev_packet(struct __sk_buff *ctx, struct story *story)
+{
+	__u32 ifindex = ctx->ifindex;
+	struct device *device = bpf_map_lookup_elem(&devices, &ifindex);
+	struct packet packet;
+	struct found found;
+	int rc;
+
+	if (!device)
+		return 0;
+	rc = open_packet(ctx, &packet, story);
+	if (rc == PARSE_NOT_IPV4 || rc == PARSE_OPAQUE)
+		return 0;
+	if (rc == DROP(FRAGMENT_NOT_FOUND) &&
+	    (!is_local_pod(story->saddr) || is_native(story->daddr)))
+		return 0;
+	if (rc < 0)
+		return rc;
+	found = flow_find(&packet, SIDE_BACKEND, packet.tuple.daddr);
+	if (found.flow && found.way == WAY_REPLY) {
+		struct tuple to = towards_client(&packet.tuple, found.flow);
+
+		flow_touch(found.flow, WAY_REPLY, &packet, story);
+		return rewrite(ctx, &packet, &to);
+	}
+	if (found.flow)
+		return leave_known(ctx, &packet, found.flow, device, story);
+	if (begins_nothing(&packet))
+		return 0;
+	return leave_unknown(ctx, &packet, device, story);
+}
