@@ -37,6 +37,8 @@ type Provider interface {
 	EnsureLinks(ctx context.Context, t *topo.Topology) ([]Change, error)
 	// OpenNode never creates: ErrNotFound where the node is not there.
 	OpenNode(ctx context.Context, lab, node string) (Node, error)
+	// Labs names the labs of which anything bears the mark on this machine, sorted.
+	Labs(ctx context.Context) ([]string, error)
 	// Observe finds all that bears the lab's mark.
 	Observe(ctx context.Context, lab string) (Observation, error)
 	// Destroy removes the named nodes; with none named, everything that bears

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -189,7 +190,7 @@ func (a *app) current(story *ui.Progress) (*lab.Lab, error) {
 		}
 		return a.open(a.lab, story)
 	}
-	labs, err := lab.Store{Dir: a.dataDir}.Labs()
+	labs, err := a.labs()
 	if err != nil {
 		return nil, err
 	}
@@ -203,6 +204,26 @@ func (a *app) current(story *ui.Progress) (*lab.Lab, error) {
 		return a.open(labs[0], story)
 	}
 	return nil, usageError{fmt.Errorf("several labs are up: name one with --lab (%s)", strings.Join(labs, ", "))}
+}
+
+// labs lists what was brought up, and what bears a mark on this machine though
+// nothing says any more that it was.
+func (a *app) labs() ([]string, error) {
+	saved, err := lab.Store{Dir: a.dataDir}.Labs()
+	if err != nil {
+		return nil, err
+	}
+	provider, err := a.newProvider()
+	if err != nil {
+		return nil, err
+	}
+	marked, err := provider.Labs(context.Background())
+	if err != nil && !errors.Is(err, provision.ErrUnsupported) {
+		return nil, err
+	}
+	all := append(saved, marked...)
+	slices.Sort(all)
+	return slices.Compact(all), nil
 }
 
 // There may be no lab, or one that only root sees.

@@ -246,6 +246,20 @@ func (p *Provider) Observe(ctx context.Context, lab string) (o provision.Observa
 	return o, err
 }
 
+// Labs returns the labs with nodes or networks, by name.
+func (p *Provider) Labs(ctx context.Context) (names []string, err error) {
+	err = p.do(ctx, Call{Method: "Labs"}, func() error {
+		for name, l := range p.labs {
+			if len(l.order) > 0 || l.networks != "" {
+				names = append(names, name)
+			}
+		}
+		slices.Sort(names)
+		return nil
+	})
+	return names, err
+}
+
 // Destroy forgets the nodes, or the lab.
 func (p *Provider) Destroy(ctx context.Context, lab string, nodes ...string) (changes []provision.Change, err error) {
 	err = p.do(ctx, Call{Method: "Destroy", Lab: lab, Detail: fmt.Sprint(nodes)}, func() error {

@@ -14,14 +14,16 @@ import (
 
 // link is an interface as a namespace holds it.
 type link struct {
-	Index  int
-	Name   string
-	Kind   kind
-	Alias  string
-	MTU    int
-	MAC    string
-	Up     bool
-	Master int
+	Index int
+	Name  string
+	Kind  kind
+	Alias string
+	MTU   int
+	MAC   string
+	Up    bool
+	// Carries is IF_OPER_UP (RFC 2863), which the kernel may tell up to a second late.
+	Carries bool
+	Master  int
 	// Peer is the index of a veth's other end, PeerNS its namespace as this one counts them.
 	Peer   int
 	PeerNS int

@@ -255,9 +255,10 @@ func TestWithoutRoot(t *testing.T) {
 	if out, err := exec.Command("sh", "-ec", "cp "+os.Args[0]+" "+binary+"; chmod 755 "+dir+" "+binary).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	for _, test := range []struct{ name, drop string }{
-		{"nobody", "--reuid=65534 --regid=65534 --clear-groups"},
-		{"root without CAP_SYS_ADMIN", "--bounding-set=-sys_admin --inh-caps=-sys_admin"},
+	for _, test := range []struct{ name, drop, cure string }{
+		{"nobody", "--reuid=65534 --regid=65534 --clear-groups", "(sudo labctl up)"},
+		{"root without CAP_SYS_ADMIN", "--bounding-set=-sys_admin --inh-caps=-sys_admin",
+			"(give this container or session CAP_SYS_ADMIN and CAP_NET_ADMIN, such as docker run --privileged)"},
 	} {
 		lab := providertest.Name()
 		c := exec.Command("setpriv", append(strings.Fields(test.drop), binary, lab)...)
@@ -266,7 +267,7 @@ func TestWithoutRoot(t *testing.T) {
 		if err == nil {
 			t.Errorf("%s: EnsureNode worked", test.name)
 		}
-		for _, want := range []string{"missing privileges", "(sudo labctl up) permission denied", "EnsureNode: true"} {
+		for _, want := range []string{"missing privileges", test.cure + " permission denied", "EnsureNode: true"} {
 			if !strings.Contains(string(out), want) {
 				t.Errorf("%s: no %q in\n%s", test.name, want, out)
 			}

@@ -41,13 +41,14 @@ func (p *Provider) EnsureLinks(ctx context.Context, t *topo.Topology) ([]provisi
 		return changes, err
 	}
 	perNode := make([][]provision.Change, len(want.Nodes))
+	effects := make([]effect, len(want.Nodes))
 	errs := make([]error, len(want.Nodes))
 	var group errgroup.Group
 	group.SetLimit(p.parallel())
 	for i, n := range want.Nodes {
 		group.Go(func() error {
 			if errs[i] = ctx.Err(); errs[i] == nil {
-				perNode[i], errs[i] = p.ensureNodeLinks(at, want.Lab, n, fabric)
+				perNode[i], effects[i], errs[i] = p.ensureNodeLinks(at, want.Lab, n, fabric)
 			}
 			return nil
 		})
@@ -58,7 +59,11 @@ func (p *Provider) EnsureLinks(ctx context.Context, t *topo.Topology) ([]provisi
 		return changes, err
 	}
 	stale, err := fabric.removeStale(want, len(changes) > 0)
-	return append(changes, stale...), err
+	changes = append(changes, stale...)
+	if err != nil {
+		return changes, err
+	}
+	return changes, settleLinks(ctx, at, fabric, want, effects)
 }
 
 // fabric is the lab's open fabric, with its links as they were when it was
@@ -137,24 +142,25 @@ func (f *fabric) removeStale(want plan, changed bool) ([]provision.Change, error
 // ensureNodeLinks works from the links up to the routes; each layer is read
 // again where the one below it was changed, since the kernel drops addresses
 // and routes on its own then.
-func (p *Provider) ensureNodeLinks(at paths, lab string, want nodePlan, shared *fabric) ([]provision.Change, error) {
+func (p *Provider) ensureNodeLinks(at paths, lab string, want nodePlan, shared *fabric) ([]provision.Change, effect, error) {
+	session := &nodeSession{provider: p, want: want, lab: lab, effect: newEffect()}
 	s, err := openSpace(at.net(want.Name))
 	if absent(err) {
-		return nil, fmt.Errorf("%s: %w (labctl up makes it)", want.Name, provision.ErrNotFound)
+		return nil, session.effect, fmt.Errorf("%s: %w (labctl up makes it)", want.Name, provision.ErrNotFound)
 	}
 	if err != nil {
-		return nil, err
+		return nil, session.effect, err
 	}
 	defer s.Close()
-	session := &nodeSession{provider: p, space: s, want: want, lab: lab, fresh: map[string]bool{}}
+	session.space = s
 	// The fabric's writer is not shared: each node has its own, opened where it is needed.
 	session.fabric = &fabric{space: &space{file: shared.file, handle: shared.handle}, list: shared.list}
 	defer session.closeFabricWriter()
 	changes, err := session.ensure()
 	if err != nil {
-		return changes, fmt.Errorf("%s: %w", want.Name, err)
+		return changes, session.effect, fmt.Errorf("%s: %w", want.Name, err)
 	}
-	return changes, nil
+	return changes, session.effect, nil
 }
 
 // nodeSession brings one node in line.
@@ -164,9 +170,8 @@ type nodeSession struct {
 	fabric   *fabric
 	want     nodePlan
 	lab      string
-	// fresh are the links that were made in this session.
-	fresh map[string]bool
-	list  []link
+	list     []link
+	effect
 }
 
 func (s *nodeSession) closeFabricWriter() {
@@ -210,9 +215,7 @@ func (s *nodeSession) ensureLinks() (changes []provision.Change, done bool, err 
 		return nil, true, err
 	}
 	for _, op := range ops {
-		if op.Make {
-			s.fresh[op.Plan.Name] = true
-		}
+		s.noteLink(op)
 		if op.Change.Verb != "" {
 			changes = append(changes, op.Change)
 		}
@@ -359,6 +362,7 @@ func (s *nodeSession) ensureAddresses() (changes []provision.Change, done bool, 
 	if len(remove)+len(add) == 0 {
 		return nil, false, nil
 	}
+	s.noteAddresses(s.want, remove, add)
 	changes = s.addressChanges(remove, add)
 	for _, a := range remove {
 		if err := s.handle.AddrDel(nil, &a.raw); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {

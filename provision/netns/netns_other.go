@@ -54,6 +54,9 @@ func (*Provider) Observe(context.Context, string) (provision.Observation, error)
 	return provision.Observation{}, unsupported()
 }
 
+// Labs finds none: this provider never made any here.
+func (*Provider) Labs(context.Context) ([]string, error) { return nil, nil }
+
 // Destroy fails with provision.ErrUnsupported.
 func (*Provider) Destroy(context.Context, string, ...string) ([]provision.Change, error) {
 	return nil, unsupported()

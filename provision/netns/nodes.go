@@ -152,7 +152,7 @@ func mountNamespace(t nsType) error {
 // permission lets errors.Is find provision.ErrPermission.
 func permission(err error) error {
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
-		return fmt.Errorf("%w: %w (run it as root: sudo labctl …)", provision.ErrPermission, err)
+		return fmt.Errorf("%w: %w (%s)", provision.ErrPermission, err, rightsCure())
 	}
 	return err
 }

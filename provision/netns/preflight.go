@@ -21,13 +21,21 @@ import (
 func (p *Provider) Preflight(_ context.Context, t *topo.Topology) []provision.Finding {
 	if lacking := lackingCapabilities(); lacking != "" {
 		return []provision.Finding{{Severity: provision.Missing, Subject: "privileges",
-			Detail: "no " + lacking + ", which network namespaces need", Cure: "sudo labctl up", Err: provision.ErrPermission}}
+			Detail: "no " + lacking + ", which network namespaces need", Cure: rightsCure(), Err: provision.ErrPermission}}
 	}
 	findings := []provision.Finding{{Severity: provision.Fine, Subject: "privileges", Detail: "CAP_SYS_ADMIN and CAP_NET_ADMIN"}}
 	findings = append(findings, p.tryLinks(t)...)
 	at := p.options.paths("x")
-	findings = append(findings, writable("run directory", filepath.Dir(at.run)), writable("data directory", filepath.Dir(at.data)))
+	findings = append(findings, writable("run directory", filepath.Dir(at.run)), executable(writable("data directory", filepath.Dir(at.data)), filepath.Dir(at.data)))
 	return findings
+}
+
+// rightsCure differs for root, whom sudo gives nothing more.
+func rightsCure() string {
+	if os.Geteuid() == 0 {
+		return "give this container or session CAP_SYS_ADMIN and CAP_NET_ADMIN, such as docker run --privileged"
+	}
+	return "sudo labctl up"
 }
 
 // lackingCapabilities is empty where the process may do what is needed.
@@ -126,22 +134,40 @@ func (p *Provider) tryDummy(w *writer) provision.Finding {
 		Detail: "no dummy driver; ifb stands in for it and looks the same to ip, but for its kind", Cure: "sudo modprobe dummy"}
 }
 
-// writable looks at the directory, or at the nearest one above that exists.
-func writable(subject, dir string) provision.Finding {
-	for at := dir; ; at = filepath.Dir(at) {
-		err := unix.Access(at, unix.W_OK)
-		if errors.Is(err, fs.ErrNotExist) && at != "/" {
-			continue
+// nearest is the directory, or the nearest one above that exists.
+func nearest(dir string) string {
+	for dir != "/" && dir != "." {
+		if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+			break
 		}
-		switch {
-		case err == nil:
-			return provision.Finding{Severity: provision.Fine, Subject: subject, Detail: dir}
-		case errors.Is(err, unix.EROFS):
-			return provision.Finding{Severity: provision.Missing, Subject: subject, Detail: at + " is on a read-only file system",
-				Cure: "sudo mount -o remount,rw " + at, Err: provision.ErrPermission}
-		default:
-			return provision.Finding{Severity: provision.Missing, Subject: subject, Detail: fmt.Sprintf("%s: %v", at, err),
-				Cure: "sudo mkdir -p " + dir, Err: provision.ErrPermission}
-		}
+		dir = filepath.Dir(dir)
 	}
+	return dir
+}
+
+func writable(subject, dir string) provision.Finding {
+	at := nearest(dir)
+	err := unix.Access(at, unix.W_OK)
+	switch {
+	case err == nil:
+		return provision.Finding{Severity: provision.Fine, Subject: subject, Detail: dir}
+	case errors.Is(err, unix.EROFS):
+		return provision.Finding{Severity: provision.Missing, Subject: subject, Detail: at + " is on a read-only file system",
+			Cure: "sudo mount -o remount,rw " + at, Err: provision.ErrPermission}
+	default:
+		return provision.Finding{Severity: provision.Missing, Subject: subject, Detail: fmt.Sprintf("%s: %v", at, err),
+			Cure: "sudo mkdir -p " + dir, Err: provision.ErrPermission}
+	}
+}
+
+// executable adds to what was found of dir that nothing in it can be run, as
+// the nodes' agent must be.
+func executable(found provision.Finding, dir string) provision.Finding {
+	var on unix.Statfs_t
+	if found.Severity == provision.Missing || unix.Statfs(nearest(dir), &on) != nil || on.Flags&unix.ST_NOEXEC == 0 {
+		return found
+	}
+	return provision.Finding{Severity: provision.Missing, Subject: found.Subject,
+		Detail: dir + " is on a file system mounted noexec, where the nodes' agent cannot run",
+		Cure:   "choose a directory on a file system without noexec: labctl up --data-dir DIR", Err: provision.ErrPermission}
 }

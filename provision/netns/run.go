@@ -34,7 +34,8 @@ const (
 // an error for which both errors.Is(err, exec.ErrNotFound) and errors.As with a
 // *provision.ExitError of code 127 hold. Where ctx ends, the command and what it
 // started in its process group get SIGTERM, half a second later SIGKILL, and
-// the error is ctx's.
+// the error is ctx's. An interactive command gets SIGHUP too, as from a terminal
+// that goes away.
 //
 // An interactive command stays in the caller's process group, which the
 // terminal's signals reach as a whole: the caller should ignore SIGINT and
@@ -135,7 +136,9 @@ func endWithContext(ctx context.Context, p *os.Process, group bool, ended <-chan
 		_ = p.Signal(s)
 	}
 	signal(unix.SIGTERM)
-	signal(unix.SIGHUP) // an interactive shell heeds only this
+	if !group {
+		signal(unix.SIGHUP) // an interactive shell heeds only this
+	}
 	signal(unix.SIGCONT)
 	timer := time.NewTimer(killGrace)
 	defer timer.Stop()

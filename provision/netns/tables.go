@@ -71,7 +71,8 @@ func (s *space) links() ([]link, error) {
 		links[i] = link{
 			Index: a.Index, Name: a.Name, Kind: kind(l.Type()), Alias: a.Alias, MTU: a.MTU,
 			MAC: a.HardwareAddr.String(), Up: a.Flags&net.FlagUp != 0,
-			Master: a.MasterIndex, Peer: a.ParentIndex, PeerNS: a.NetNsID,
+			Carries: a.OperState == netlink.OperUp,
+			Master:  a.MasterIndex, Peer: a.ParentIndex, PeerNS: a.NetNsID,
 		}
 	}
 	return links, nil

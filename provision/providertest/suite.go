@@ -97,6 +97,9 @@ func (b *bench) wantNothing(lab string) {
 	if !o.Empty() {
 		b.t.Errorf("left after Destroy: %+v", o)
 	}
+	if labs, err := b.Labs(context.Background()); err != nil || slices.Contains(labs, lab) {
+		b.t.Errorf("labs after Destroy: %q, %v", labs, err)
+	}
 	if b.subject.Residue != nil {
 		if left := b.subject.Residue(b.t, lab); len(left) > 0 {
 			b.t.Errorf("left on the machine after Destroy:\n%s", strings.Join(left, "\n"))
@@ -178,6 +181,9 @@ func testEnsureTwice(t *testing.T, b *bench) {
 	}
 	if got := b.up(lab); len(got) > 0 {
 		t.Errorf("the second time changed:\n%s", strings.Join(got, "\n"))
+	}
+	if labs, err := b.Labs(t.Context()); err != nil || !slices.Contains(labs, b.lab) {
+		t.Errorf("labs: %q, %v", labs, err)
 	}
 	o, err := b.Observe(t.Context(), b.lab)
 	if err != nil {
