@@ -169,6 +169,7 @@ func TestFaults(t *testing.T) {
 		{"blackhole", "static-routes", func(s *simulator) {
 			s.append("router", path.Route{To: netip.MustParsePrefix("172.20.2.1/32"), Type: path.Blackhole, Protocol: "boot", Scope: "global"})
 		}},
+		{"no-carrier", "baseline", func(s *simulator) { s.link("k8s-w0", "eth1").Carrier = false }},
 		{"link-down", "baseline", func(s *simulator) { s.down("router", "eth2") }},
 		{"address-changed", "baseline", func(s *simulator) {
 			s.link("k8s-w1", "eth1").Addresses = []netip.Prefix{netip.MustParsePrefix("192.168.10.150/24")}

@@ -80,7 +80,13 @@ func (v *verification) wrongNeighbour(l loss, way path.Path) []Cause {
 			continue
 		}
 		for _, n := range v.tables[hop.Node].Neighbours {
-			if n.Address != next || n.Device != hop.Out || n.MAC == "" || v.holdsMAC(holder.Node, n.MAC) {
+			if n.Address != next || n.Device != hop.Out {
+				continue
+			}
+			if n.State == "incomplete" || n.State == "failed" {
+				return []Cause{v.deafNetwork(hop, fmt.Sprintf("%s gets no answer to its ARP requests for %s", hop.Node, next))}
+			}
+			if n.MAC == "" || v.holdsMAC(holder.Node, n.MAC) {
 				continue
 			}
 			return []Cause{{Node: hop.Node, Reason: fmt.Sprintf("neighbour %s on %s is %s (%s), which is not %s", next, n.Device, n.MAC, n.State, holder.Node),
@@ -88,6 +94,12 @@ func (v *verification) wrongNeighbour(l loss, way path.Path) []Cause {
 		}
 	}
 	return nil
+}
+
+// deafNetwork is a network that does not carry what a node sends on it.
+func (v *verification) deafNetwork(from path.Hop, effect string) Cause {
+	network := v.healthy.Wires[path.Port{Node: from.Node, Interface: from.Out}]
+	return Cause{Reason: fmt.Sprintf("network %s loses packets: nobody hears what is sent on it", network), Cure: "labctl up", Effect: effect}
 }
 
 // holdsMAC says whether an interface of the node has the address; also where
@@ -123,8 +135,8 @@ func (v *verification) remembered(l loss, way path.Path) bool {
 // unexplained is a loss that the tables do not account for: what left a node on
 // a network was lost by the network, and anything else by the node.
 func (v *verification) unexplained(l loss) Cause {
-	if network, wired := v.healthy.Wires[path.Port{Node: l.node, Interface: l.device}]; wired && l.leaving {
-		return Cause{Reason: fmt.Sprintf("network %s loses what leaves %s by %s: no node sees it again", network, l.node, l.device), Cure: "labctl up"}
+	if _, wired := v.healthy.Wires[path.Port{Node: l.node, Interface: l.device}]; wired && l.leaving {
+		return v.deafNetwork(path.Hop{Node: l.node, Out: l.device}, fmt.Sprintf("this one left %s by %s", l.node, l.device))
 	}
 	return Cause{Node: l.node, Cure: on(l.node, "nft list ruleset"),
 		Reason: "drops a packet that its tables would pass on: a firewall rule or a program does it"}
@@ -145,6 +157,11 @@ func (v *verification) why(way path.Path) []Cause {
 	case path.NotForwarded, path.Filtered:
 		return forwardingCauses(node)
 	case path.SilentNextHop:
+		if out, ok := node.Link(last.Out); ok && !out.Carrier {
+			healthy, _ := v.healthy.Node(last.Node)
+			want, _ := healthy.Link(last.Out)
+			return linkCauses(last.Node, want, out, true)
+		}
 		return v.silent(last, way.To)
 	}
 	return []Cause{v.neverRouted(node, way)}

@@ -166,6 +166,9 @@ func record[T any](v *verification, node string, into map[int]T, flows []int, re
 }
 
 func (v *verification) collect(ctx context.Context, prober Prober, node string) {
+	if after, err := prober.Tables(ctx, node); err == nil {
+		v.meet(node, after.Neighbours)
+	}
 	seen, err := prober.StopWitness(ctx, node, v.session)
 	if err != nil {
 		v.warn("what " + node + " saw is not known: " + err.Error())
@@ -180,6 +183,16 @@ func (v *verification) collect(ctx context.Context, prober Prober, node string) 
 	for _, s := range seen.Sightings {
 		v.sightings[s.Probe] = append(v.sightings[s.Probe], sighting{node, s})
 	}
+}
+
+// meet takes a node's neighbour table as it is after the probes: what they
+// could not resolve is in it now.
+func (v *verification) meet(node string, neighbours []api.Neighbour) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	tables := v.tables[node]
+	tables.Neighbours = neighbours
+	v.tables[node] = tables
 }
 
 // trouble is why nothing can be told of a node; nil where something can.

@@ -71,6 +71,8 @@ func (p *Provider) EnsureLinks(ctx context.Context, t *topo.Topology) ([]provisi
 type fabric struct {
 	*space
 	list []link
+	// mended are the networks whose bridge was changed.
+	mended []string
 }
 
 func openFabric(at paths) (*fabric, error) {
@@ -109,6 +111,9 @@ func (f *fabric) ensureBridges(want plan) ([]provision.Change, error) {
 	}
 	if err := errors.Join(err, w.flush()); err != nil {
 		return nil, fmt.Errorf("make the networks: %w", err)
+	}
+	for _, b := range ops.Set {
+		f.mended = append(f.mended, b.Network)
 	}
 	f.list, err = f.links()
 	return ops.Changes, err

@@ -77,6 +77,9 @@ func (e *effect) noteNetwork(l linkPlan) {
 func settleLinks(ctx context.Context, at paths, f *fabric, want plan, effects []effect) error {
 	var ports []linkPlan
 	networks := map[string]bool{}
+	for _, network := range f.mended {
+		networks[network] = true
+	}
 	for i, e := range effects {
 		for network := range e.networks {
 			networks[network] = true

@@ -17,7 +17,7 @@ const (
 	Rejected      Fate = "unreachable route" // an unreachable or prohibit route: the node answers
 	NotForwarded  Fate = "not forwarded"     // forwarding is off where it arrived, without an answer
 	Filtered      Fate = "reverse path filter"
-	SilentNextHop Fate = "silent next hop" // no node of the network answers to the next hop's address
+	SilentNextHop Fate = "silent next hop" // no node of the network answers to the next hop's address, or can be heard
 	Looped        Fate = "routing loop"
 	Misdelivered  Fate = "delivered to another node" // two nodes own the address
 )
@@ -167,7 +167,7 @@ func (w *walk) send(n Node, d Decision, hop NextHop, p Path) {
 		target = p.To
 	}
 	next, in, found := w.lab.neighbour(network, n.Name, target)
-	if !found {
+	if !found || !link.Carrier {
 		w.end(p, SilentNextHop)
 		return
 	}
