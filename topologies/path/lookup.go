@@ -2,7 +2,6 @@ package path
 
 import (
 	"net/netip"
-	"slices"
 	"strings"
 )
 
@@ -36,24 +35,6 @@ func (n Node) Lookup(to netip.Addr) Decision {
 		return Decision{}
 	}
 	return Decision{Type: best.Type, Route: *best, NextHops: n.usable(*best)}
-}
-
-// Matches returns the routes that contain the address, in the order in which
-// the kernel prefers them.
-func (n Node) Matches(to netip.Addr) []Route {
-	var matching []Route
-	for _, r := range n.Routes {
-		if r.To.Contains(to) {
-			matching = append(matching, r)
-		}
-	}
-	slices.SortStableFunc(matching, func(a, b Route) int {
-		if a.To.Bits() != b.To.Bits() {
-			return b.To.Bits() - a.To.Bits()
-		}
-		return a.Metric - b.Metric
-	})
-	return matching
 }
 
 // usable leaves out next hops whose interface is gone or down: the kernel takes
