@@ -93,9 +93,12 @@ func TestTerminal(t *testing.T) {
 		s.expect(`root@k8s-w0.*[#$] `)
 		s.send("hostname; stty size; getent hosts k8s-ctr\n")
 		s.expect(`k8s-w0\r\n40 123\r\n192\.168\.10\.100 +k8s-ctr`)
-		s.send("sleep 100\n")
+		s.send("sh -c 'echo begun; exec sleep 100'\n")
+		s.expect(`[\r\n]begun\r\n`) // not the echo of the line: the shell has given the terminal away
 		s.send("\x03")
-		s.expect(`\^C`)
+		s.expect(`[#$] $`)
+		s.send("echo ended with $?\n")
+		s.expect(`ended with 130\r\n`)
 		s.send("exit 5\n")
 		if code := s.exit(); code != 5 {
 			t.Errorf("exit code %d, want 5", code)
