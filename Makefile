@@ -33,8 +33,9 @@ up: build
 down: build
 	$(ROOT) ./bin/labctl down
 
+# -count=1: what passed before says nothing of this kernel and its tools now.
 test: tools $(AGENTS)
-	$(GO) run $(GOTESTSUM) --format pkgname --jsonfile bin/test.json -- $(ROOTENV) -timeout 20m ./...
+	$(GO) run $(GOTESTSUM) --format pkgname --jsonfile bin/test.json -- $(ROOTENV) -count=1 -timeout 20m ./...
 
 race: tools $(AGENTS)
 	$(GO) run $(GOTESTSUM) --format pkgname -- $(ROOTENV) -race -timeout 30m ./...
