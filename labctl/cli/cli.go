@@ -62,6 +62,17 @@ func Run(ctx context.Context, p Program, args []string) int {
 // errFailed is a verification that ran and found failures; its report says all.
 var errFailed = errors.New("")
 
+// errInterrupted is an up or a down that was asked to stop.
+var errInterrupted = errors.New("interrupted (labctl up goes on from here, and labctl down removes what there is)")
+
+// resumable says of an interrupted change how to go on.
+func resumable(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return errInterrupted
+	}
+	return err
+}
+
 // usageError is a command line that makes no sense.
 type usageError struct{ error }
 
@@ -94,7 +105,7 @@ func message(err error) string {
 	case errors.As(err, &mistakes):
 		return err.Error()
 	case errors.Is(err, context.Canceled):
-		return "labctl: interrupted (labctl up goes on from here, and labctl down removes what there is)"
+		return "labctl: interrupted"
 	}
 	return "labctl: " + err.Error()
 }

@@ -31,7 +31,7 @@ func newDown(a *app) *cobra.Command {
 			report, err := l.Down(cmd.Context())
 			story.Close()
 			if err != nil {
-				return err
+				return resumable(err)
 			}
 			return ui.Write(a.Out, output.Format, report, func(w io.Writer) error { return writeDown(w, report) })
 		},

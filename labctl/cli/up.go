@@ -50,7 +50,7 @@ func (a *app) up(ctx context.Context, wanted lab.Wanted, format ui.Format) error
 	report, err := l.Up(ctx, wanted)
 	story.Close()
 	if err != nil {
-		return err
+		return resumable(err)
 	}
 	return ui.Write(a.Out, format, report, func(w io.Writer) error { return a.writeUp(w, report) })
 }

@@ -17,8 +17,8 @@ var (
 	ErrUnmet = errors.New("this machine cannot carry the lab")
 )
 
-// Lab is one lab, by its name, on one provider. The zero value of each field
-// but Name, Provider and Store will do.
+// Lab is one lab, by its name, on one provider. Every exported field is set by
+// who makes it.
 type Lab struct {
 	Name     string
 	Provider provision.Provider
