@@ -148,6 +148,12 @@ type Node interface {
 	// RunDir is where the node's processes keep sockets and locks; its path is
 	// short enough for a unix socket, and it is gone after a reboot.
 	RunDir() string
+	// BPFDir is a directory in a BPF file system, for the node's pins: it is
+	// there, and it goes away with the node.
+	BPFDir() string
+	// Cgroup is the node's own directory in a cgroup2 hierarchy. Every process
+	// of the node is in it or below, and it goes away with the node.
+	Cgroup() string
 	// EnsureService keeps one process running: starts it where it is not, and
 	// restarts it where the executable or the arguments differ.
 	EnsureService(ctx context.Context, service Service) ([]Change, error)

@@ -88,7 +88,7 @@ func TestNativeRouting(t *testing.T) {
 	cluster := topo.Cluster{
 		PodCIDR: netip.MustParsePrefix("172.20.0.0/16"), ServiceCIDR: netip.MustParsePrefix("10.96.0.0/16"),
 		RoutingMode: topo.RoutingNative, AutoDirectNodeRoutes: true, NativeRoutingCIDR: netip.MustParsePrefix("172.20.0.0/16"),
-		Masquerade: true, KubeProxyReplacement: true,
+		Masquerade: true, KubeProxyReplacement: true, LoadBalancer: topo.LoadBalancer{Algorithm: topo.Random},
 	}
 	if lab.Cluster != cluster {
 		t.Errorf("the cluster is %+v, want %+v", lab.Cluster, cluster)

@@ -37,6 +37,9 @@ var (
 	Trace        = Endpoint[TraceRequest, TraceResponse]{http.MethodPost, "/v1/trace"}
 	StartWitness = Endpoint[WitnessRequest, None]{http.MethodPost, "/v1/witness/start"}
 	StopWitness  = Endpoint[WitnessRequest, WitnessResponse]{http.MethodPost, "/v1/witness/stop"}
+	GetPods      = Endpoint[None, PodList]{http.MethodGet, "/v1/pods"}
+	GetServices  = Endpoint[None, ServiceTable]{http.MethodGet, "/v1/services"}
+	Fetch        = Endpoint[FetchRequest, FetchResponse]{http.MethodPost, "/v1/fetch"}
 )
 
 // Client calls the agent at the other end of a connection.

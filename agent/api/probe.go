@@ -12,7 +12,9 @@ type PingRequest struct {
 
 // PingTarget is one destination.
 type PingTarget struct {
-	To netip.Addr `json:"to"`
+	// Pod is the key of the pod on this node that sends; empty for the node itself.
+	Pod string     `json:"pod,omitempty"`
+	To  netip.Addr `json:"to"`
 	// From is the source address; the kernel chooses where it is absent.
 	From  netip.Addr `json:"from,omitzero"`
 	Count int        `json:"count"`

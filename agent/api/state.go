@@ -22,6 +22,11 @@ type State struct {
 	Sysctls []Sysctl `json:"sysctls,omitempty"`
 	// Underlay is what the lab gave the node. The agent watches it and reports what differs.
 	Underlay Underlay `json:"underlay"`
+	// Cluster is absent on a node that carries no pods.
+	Cluster *Cluster `json:"cluster,omitempty"`
+	// Page is served over HTTP on port 80 of all the node's addresses; nothing is
+	// where it is empty.
+	Page string `json:"page,omitempty"`
 }
 
 // PodNetwork is the node's part in native routing.
@@ -84,6 +89,20 @@ type Status struct {
 	// arrived, and none is pending or failed.
 	Settled bool     `json:"settled"`
 	Objects []Object `json:"objects"`
+	// Datapath is absent where none is loaded.
+	Datapath *Datapath `json:"datapath,omitempty"`
+}
+
+// Datapath is how the node's eBPF programs are attached.
+type Datapath struct {
+	// Attach is tcx or clsact.
+	Attach string `json:"attach"`
+	// Devices are the network devices that bear programs, pods' excepted.
+	Devices []string `json:"devices"`
+	// SocketLB says whether sockets are balanced at connect.
+	SocketLB bool `json:"socketLB"`
+	// Missing names what this kernel lacks, and what that means.
+	Missing []string `json:"missing,omitempty"`
 }
 
 // Condition is how one object stands.
@@ -101,7 +120,7 @@ const (
 
 // Object is one thing that an agent holds or watches.
 type Object struct {
-	// Kind is link, address, route or sysctl.
+	// Kind is link, address, route, sysctl, pod, program, map, service, dns or page.
 	Kind string `json:"kind"`
 	Name string `json:"name"`
 	// Owner is agent for what the agent mends, lab for what it only watches.

@@ -127,3 +127,9 @@ func (n *Node) Dial(ctx context.Context, network, address string) (net.Conn, err
 	}
 	return n.provider.Dial(ctx, n.lab, n.name, network, address)
 }
+
+// BPFDir returns a directory that the provider does not make.
+func (n *Node) BPFDir() string { return n.RunDir() + "/bpf" }
+
+// Cgroup returns a directory that the provider does not make.
+func (n *Node) Cgroup() string { return n.RunDir() + "/cgroup" }

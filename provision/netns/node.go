@@ -106,3 +106,9 @@ func (n *Node) Dial(ctx context.Context, network, address string) (net.Conn, err
 	}
 	return conn, nil
 }
+
+// BPFDir returns the node's directory in the lab's BPF file system.
+func (n *Node) BPFDir() string { return filepath.Join(n.at.run, "bpf", n.name) }
+
+// Cgroup returns the node's directory in the cgroup2 hierarchy.
+func (n *Node) Cgroup() string { return "" }

@@ -151,6 +151,10 @@ func refine(s *jsonschema.Schema) {
 	between(at(s, "nodes.*.resources.memoryMiB"), topo.MinMemoryMiB, topo.MaxMemoryMiB)
 	between(at(s, "nodes.*.resources.sshPort"), 1, 65535)
 	at(s, "cluster.routingMode").Default = topo.RoutingNative
+	at(s, "cluster.loadBalancer.algorithm").Default = topo.Random
+	for _, size := range []string{"services", "backends", "flows", "nat", "ipcache", "affinity"} {
+		between(at(s, "cluster.mapSizes."+size), 1, topo.MaxMapSize)
+	}
 	at(s, "providers.vagrant.box").Pattern = topo.BoxPattern
 	at(s, "providers.vagrant.boxVersion").Pattern = topo.BoxVersionPattern
 	at(s, "providers.vagrant.provider").Enum = values(topo.VagrantProviders())

@@ -11,6 +11,9 @@ func (InterfaceType) Values() []string { return []string{string(Ethernet), strin
 // Values lists the routing modes that there are.
 func (RoutingMode) Values() []string { return []string{string(RoutingNative)} }
 
+// Values are the algorithms that there are.
+func (Algorithm) Values() []string { return []string{string(Random), string(Maglev)} }
+
 // Values lists the results that there are.
 func (Result) Values() []string { return []string{string(ResultLost), string(ResultReplyLost)} }
 

@@ -24,6 +24,7 @@ func (t *Topology) applyDefaults() {
 	}
 	if t.Cluster != (Cluster{}) {
 		setDefault(&t.Cluster.RoutingMode, RoutingNative)
+		setDefault(&t.Cluster.LoadBalancer.Algorithm, Random)
 	}
 	if v := t.Providers.Vagrant; v != nil {
 		setDefault(&v.Provider, DefaultVagrantProvider)

@@ -61,7 +61,9 @@ type Node struct {
 	PodCIDR    netip.Prefix   `json:"podCIDR,omitzero"`
 	Interfaces Map[Interface] `json:"interfaces"`
 	Routes     []Route        `json:"routes,omitempty"`
-	Resources  Resources      `json:"resources,omitzero"`
+	// WebServer serves a page that names the node on port 80 of all its addresses.
+	WebServer bool      `json:"webServer,omitempty"`
+	Resources Resources `json:"resources,omitzero"`
 }
 
 // InterfaceType tells a link on a network from one that stands alone.
@@ -117,6 +119,35 @@ type Cluster struct {
 	NativeRoutingCIDR            netip.Prefix `json:"nativeRoutingCIDR,omitzero"`
 	Masquerade                   bool         `json:"masquerade,omitempty"`
 	KubeProxyReplacement         bool         `json:"kubeProxyReplacement,omitempty"`
+	LoadBalancer                 LoadBalancer `json:"loadBalancer,omitzero"`
+	MapSizes                     MapSizes     `json:"mapSizes,omitzero"`
+}
+
+// Algorithm is how a backend is chosen for a new connection.
+type Algorithm string
+
+// The algorithms.
+const (
+	Random Algorithm = "random"
+	Maglev Algorithm = "maglev"
+)
+
+// LoadBalancer is how services are balanced.
+type LoadBalancer struct {
+	// Algorithm is random where the file is silent. A service may choose another
+	// by the annotation service.cilium.io/lb-algorithm.
+	Algorithm Algorithm `json:"algorithm,omitempty"`
+}
+
+// MapSizes are the most entries that each node's eBPF maps hold; the agent's
+// own default where the file is silent.
+type MapSizes struct {
+	Services int `json:"services,omitempty"`
+	Backends int `json:"backends,omitempty"`
+	Flows    int `json:"flows,omitempty"`
+	NAT      int `json:"nat,omitempty"`
+	IPCache  int `json:"ipcache,omitempty"`
+	Affinity int `json:"affinity,omitempty"`
 }
 
 // Providers holds what only one provider needs.

@@ -42,7 +42,7 @@ func validate(s *source, t *Topology) {
 		c.networkRanges, c.networkMTUs,
 		c.interfaceNetworks, c.interfaceAddresses, c.uniqueAddresses, c.interfaceMTUs,
 		c.someNode, c.roles, c.podCIDRs, c.podNodesWired,
-		c.clusterRanges, c.nativeRouting, c.skipUnreachable,
+		c.clusterRanges, c.nativeRouting, c.skipUnreachable, c.mapSizes,
 		c.overlaps, c.podOverlaps,
 		c.routes, c.stageReferences, c.stageRoutes, c.exceptions,
 		c.resources, c.sshPorts, c.workloads, c.vagrant,

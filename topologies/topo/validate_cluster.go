@@ -7,6 +7,13 @@ import (
 // maxPodBits is the longest pod CIDR: a /30 has room for the gateway and a pod.
 const maxPodBits = 30
 
+// maxServiceBits is the longest service CIDR: the tenth address is the name server's.
+const maxServiceBits = 27
+
+// MaxMapSize bounds the entries of an eBPF map, so that a typing error does not
+// take the machine's memory.
+const MaxMapSize = 1 << 24
+
 func (c *checker) someNode() {
 	if len(c.t.Nodes) == 0 && c.has("nodes") && !c.noted["nodes"] {
 		c.wrong("nodes", "the lab has no node", "add one, like router: {role: router, interfaces: {}}")
@@ -61,7 +68,7 @@ func (c *checker) podNodesWired() {
 func (c *checker) clusterRanges() {
 	p := at("cluster")
 	c.isRange(p.key("podCIDR"), c.t.Cluster.PodCIDR, maxPodBits)
-	c.isRange(p.key("serviceCIDR"), c.t.Cluster.ServiceCIDR, maxPodBits)
+	c.isRange(p.key("serviceCIDR"), c.t.Cluster.ServiceCIDR, maxServiceBits)
 	c.isRange(p.key("nativeRoutingCIDR"), c.t.Cluster.NativeRoutingCIDR, 32)
 }
 
@@ -86,5 +93,19 @@ func (c *checker) nativeRouting() {
 func (c *checker) skipUnreachable() {
 	if c.t.Cluster.DirectRoutingSkipUnreachable && !c.t.Cluster.AutoDirectNodeRoutes && !c.noted["cluster.autoDirectNodeRoutes"] && !c.misspelt["cluster.autoDirectNodeRoutes"] {
 		c.wrong(at("cluster", "directRoutingSkipUnreachable"), "it means nothing without autoDirectNodeRoutes", "add autoDirectNodeRoutes: true, or take it out")
+	}
+}
+
+// mapSizes: each is one that a kernel can carry.
+func (c *checker) mapSizes() {
+	p, m := at("cluster", "mapSizes"), c.t.Cluster.MapSizes
+	for _, size := range []struct {
+		key   string
+		value int
+	}{
+		{"services", m.Services}, {"backends", m.Backends}, {"flows", m.Flows},
+		{"nat", m.NAT}, {"ipcache", m.IPCache}, {"affinity", m.Affinity},
+	} {
+		c.within(p.key(size.key), size.value, 1, MaxMapSize)
 	}
 }
