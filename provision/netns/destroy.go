@@ -27,10 +27,12 @@ const (
 
 // Destroy removes the named nodes with their ports in the fabric; with none
 // named, everything of the lab but state.json and lock in its data directory,
-// which are the lab core's. Processes in the lab's namespaces are ended first.
+// which are the lab core's. Processes in the lab's namespaces and cgroups are
+// ended first, and those that bear its mark.
 // The kernel takes the links away a moment later, by itself.
 func (p *Provider) Destroy(ctx context.Context, lab string, nodes ...string) ([]provision.Change, error) {
 	at := p.options.paths(lab)
+	at.cgroup = labCgroup(p.options.cgroupRoot(), lab)
 	whole := len(nodes) == 0
 	found, err := scan(at)
 	if err != nil {
@@ -57,7 +59,7 @@ func (p *Provider) Destroy(ctx context.Context, lab string, nodes ...string) ([]
 	for i, node := range targets {
 		group.Go(func() error {
 			if errs[i] = ctx.Err(); errs[i] == nil {
-				removed[i], errs[i] = p.removeNode(at, node)
+				removed[i], errs[i] = p.removeNode(ctx, at, node)
 			}
 			return nil
 		})
@@ -70,11 +72,11 @@ func (p *Provider) Destroy(ctx context.Context, lab string, nodes ...string) ([]
 	if !whole {
 		return changes, nil
 	}
-	rest, err := p.removeRest(at, found)
+	rest, err := p.removeRest(ctx, at, found)
 	return append(changes, rest...), err
 }
 
-// endLab ends what runs in the namespaces of the nodes, until nothing does.
+// endLab ends what runs on the nodes, until nothing does.
 func (p *Provider) endLab(ctx context.Context, at paths, nodes []string, whole bool) ([]provision.Change, error) {
 	in := spaces{}
 	if whole {
@@ -84,14 +86,30 @@ func (p *Provider) endLab(ctx context.Context, at paths, nodes []string, whole b
 		in.add(at, node)
 	}
 	wanted := func(node string) bool { return whole || slices.Contains(nodes, node) }
+	if err := at.leaveCgroup(wanted); err != nil {
+		return nil, err
+	}
+	search, err := newSearch(at.lab, in, at.cgroup, wanted)
+	if err != nil {
+		return nil, err
+	}
 	var changes []provision.Change
-	for range maxRounds {
+	for round := range maxRounds {
 		if err := ctx.Err(); err != nil {
 			return changes, err
 		}
-		found, err := processes(at.lab, in, wanted)
+		found, err := search.processes()
 		if err != nil || len(found) == 0 {
 			return changes, err
+		}
+		grace := destroyGrace
+		if round > 0 {
+			// Who is new comes from one that was told to end.
+			grace = 0
+			at.freezeCgroups(wanted)
+			if found, err = search.processes(); err != nil {
+				return changes, err
+			}
 		}
 		pids := make([]int, len(found))
 		for i, f := range found {
@@ -99,15 +117,7 @@ func (p *Provider) endLab(ctx context.Context, at paths, nodes []string, whole b
 			changes = append(changes, provision.Change{Verb: provision.Removed, Node: f.node,
 				Object: fmt.Sprintf("process %d", f.pid), Detail: f.command})
 		}
-		own, err := ownSpaces()
-		if err != nil {
-			return changes, err
-		}
-		err = endProcesses(ctx, pids, destroyGrace, func(pid int) bool {
-			_, ok := nodeOfProcess(pid, at.lab, own, in, wanted)
-			return ok
-		})
-		if err != nil {
+		if err := endProcesses(ctx, pids, grace, search.holds); err != nil {
 			return changes, err
 		}
 	}
@@ -151,7 +161,7 @@ func removePorts(at paths, nodes []string) error {
 	return nil
 }
 
-func (p *Provider) removeNode(at paths, node string) ([]provision.Change, error) {
+func (p *Provider) removeNode(ctx context.Context, at paths, node string) ([]provision.Change, error) {
 	defer p.lock(at.lab, node)()
 	// The names go first: what is half removed is still found by its directories.
 	removed, err := removeAll(
@@ -159,6 +169,8 @@ func (p *Provider) removeNode(at paths, node string) ([]provision.Change, error)
 		func() (bool, error) { return removeSymlink(at.etcLink(node)) },
 		func() (bool, error) { return unmountFile(at.net(node)) },
 		func() (bool, error) { return unmountFile(at.uts(node)) },
+		func() (bool, error) { return removePins(at, node) },
+		func() (bool, error) { return at.removeCgroup(ctx, node) },
 		func() (bool, error) { return removeTree(at.runNode(node)) },
 		func() (bool, error) { return removeTree(at.dataNode(node)) },
 	)
@@ -172,10 +184,13 @@ func (p *Provider) removeNode(at paths, node string) ([]provision.Change, error)
 }
 
 // removeRest takes what belongs to no node.
-func (p *Provider) removeRest(at paths, found leftovers) ([]provision.Change, error) {
+func (p *Provider) removeRest(ctx context.Context, at paths, found leftovers) ([]provision.Change, error) {
 	steps := []func() (bool, error){
 		func() (bool, error) { return removeSymlink(at.netnsLink("")) },
 		func() (bool, error) { return unmountFile(at.net("")) },
+		func() (bool, error) { return removeBPF(at) },
+		func() (bool, error) { return at.removeCgroup(ctx, "") },
+		func() (bool, error) { return false, p.dropCgroups(at.lab) },
 	}
 	for _, m := range found.mounts {
 		steps = append(steps, func() (bool, error) { return unmountFile(m) })

@@ -9,13 +9,19 @@
 //	/run/labctl/study/ns/router.uts       the namespace of its hostname (a mount)
 //	/run/labctl/study/ns/@fabric.net      the bridges (a mount)
 //	/run/labctl/study/nodes/router/       sockets and locks of its services
+//	/run/labctl/study/bpf/router/         its pins; bpf is a BPF file system (a mount)
 //	/run/netns/labctl.study.router        symlink, for ip netns; labctl.study is the fabric
 //	/var/lib/labctl/study/nodes/router/   the node's own directory
 //	/var/lib/labctl/study/bin/            executables, shared by hard links
-//	/var/lib/labctl/study/etc/            hosts and resolv.conf of every node
+//	/var/lib/labctl/study/etc/            hosts and resolv.conf of nodes without pods
+//	/var/lib/labctl/study/etc-pods/       and of nodes with pods
 //	/var/lib/labctl/study/rt_protos       names of route protocols on every node
 //	/var/lib/labctl/study/bashrc          the prompt of every node
-//	/etc/netns/labctl.study.router        symlink to the lab's etc/, for ip netns exec
+//	/etc/netns/labctl.study.router        symlink to the lab's etc/ or etc-pods/, for ip netns exec
+//	labctl.study/router                   its cgroup, in the machine's cgroup2 mount
+//
+// A machine without a cgroup2 mount gets one on /run/labctl/@cgroup2, which goes
+// with the last lab.
 package netns
 
 // Options are where the provider keeps its files. The zero value is the usual place.

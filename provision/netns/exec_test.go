@@ -74,6 +74,7 @@ func TestSurroundings(t *testing.T) {
 			"10.66.0.0/16 via 192.168.10.200 dev eth1 proto labctl \n"},
 		{"ip route show proto static 10.10.0.0/16", "10.10.0.0/16 via 192.168.10.200 dev eth1 \n"},
 		{"echo $LABCTL_LAB $LABCTL_NODE", lab + " a\n"},
+		{"grep ^0:: /proc/self/cgroup", "0::/labctl." + lab + "/a\n"},
 		{"cat /proc/sys/net/ipv6/conf/eth1/disable_ipv6; cat /proc/sys/net/ipv4/conf/eth1/rp_filter", "1\n0\n"},
 		{"ip -6 addr", ""},
 		{"ip link show eth1 | grep -o 'alias.*'", "alias labctl lab=" + lab + " node=a interface=eth1\n"},
@@ -167,6 +168,8 @@ func TestTerminal(t *testing.T) {
 		{"\x1a", "Stopped"}, // Ctrl-Z
 		{"", prompt},
 		{"kill -KILL %1; sleep 0.2\n", "Killed"},
+		{"", prompt},
+		{"grep ^0:: /proc/self/cgroup\n", "0::/labctl." + lab + "/a"},
 		{"", prompt},
 		{"exit 7\n", "exit"},
 	} {
@@ -295,7 +298,7 @@ func TestPreflight(t *testing.T) {
 	got := strings.Join(lines, "\n")
 	// This machine may have the dummy driver or not.
 	got = strings.Replace(got, "warning dummy links sudo modprobe dummy", "ok dummy links", 1)
-	want := "ok privileges\nok namespaces\nok veth links\nok bridge links\nok dummy links\nok run directory\nok data directory"
+	want := "ok privileges\nok namespaces\nok veth links\nok bridge links\nok dummy links\nok BPF\nok BPF file system\nok BPF on links\nok BTF\nok cgroup2\nok run directory\nok data directory"
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/native-routing/labctl/agent/rtnl"
@@ -24,29 +25,38 @@ type labFile struct {
 }
 
 func labFiles(t *topo.Topology) []labFile {
-	return []labFile{
+	files := []labFile{
 		{"etc/hosts", hosts(t)},
 		{"etc/resolv.conf", resolvConf(t.Metadata.Name)},
 		{protocolsFile, routeProtocols()},
 		{shellFile, shellStart(t.Metadata.Name)},
 	}
+	if slices.ContainsFunc(t.Nodes.Names(), func(node string) bool { return hasDNS(t, node) }) {
+		files = append(files, labFile{"etc-pods/resolv.conf", podsResolvConf(t)})
+	}
+	return files
 }
 
 // ensureFiles writes what differs. The changes name no node; of a new lab's
 // files nothing is said.
 func ensureFiles(at paths, t *topo.Topology) ([]provision.Change, error) {
-	if err := makeDir(at.etc(), 0o755); err != nil {
-		return nil, err
-	}
 	var changes []provision.Change
 	for _, f := range labFiles(t) {
 		path := filepath.Join(at.data, f.path)
+		if err := makeDir(filepath.Dir(path), 0o755); err != nil {
+			return changes, err
+		}
 		created, changed, err := ensureFile(path, []byte(f.content), 0o644)
 		if err != nil {
 			return changes, fmt.Errorf("write %s: %w", path, err)
 		}
 		if changed && !created {
 			changes = append(changes, provision.Change{Verb: provision.Changed, Object: filepath.Base(f.path)})
+		}
+	}
+	if exists(at.etcPods()) {
+		if _, err := ensureSymlink("../etc/hosts", filepath.Join(at.etcPods(), "hosts")); err != nil {
+			return changes, err
 		}
 	}
 	return changes, nil
@@ -129,6 +139,33 @@ func nodeAddress(node topo.Node) (netip.Addr, bool) {
 // so the resolver should give up soon.
 func resolvConf(lab string) string {
 	return mark(lab) + "nameserver " + topo.NATUplink().DNS.String() + "\noptions timeout:1 attempts:1\n"
+}
+
+// dnsNumber is the place of the name server in the service CIDR, as kubeadm has it.
+const dnsNumber = 10
+
+// podsResolvConf names the cluster's name server, for nodes with pods.
+func podsResolvConf(t *topo.Topology) string {
+	server := t.Cluster.ServiceCIDR.Masked().Addr()
+	for range dnsNumber {
+		server = server.Next()
+	}
+	return mark(t.Metadata.Name) + "search default.svc.cluster.local svc.cluster.local cluster.local\nnameserver " +
+		server.String() + "\noptions ndots:5 timeout:1 attempts:1\n"
+}
+
+// hasDNS says whether the node has the cluster's name server.
+func hasDNS(t *topo.Topology, node string) bool {
+	n, _ := t.Nodes.Get(node)
+	return n.PodCIDR.IsValid() && t.Cluster.ServiceCIDR.IsValid()
+}
+
+// etcOf is what goes over /etc on the node.
+func etcOf(at paths, t *topo.Topology, node string) string {
+	if hasDNS(t, node) {
+		return at.etcPods()
+	}
+	return at.etc()
 }
 
 // protocolPaths is where iproute2 looks for the names of route protocols, in its order.

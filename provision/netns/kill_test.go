@@ -28,7 +28,7 @@ const asChild = "LABCTL_TEST_CHILD"
 
 func TestMain(m *testing.M) {
 	if role := os.Getenv(asChild); role != "" {
-		if err := child(role, os.Args[1]); err != nil {
+		if err := child(role, os.Args[1:]...); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -38,15 +38,21 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func child(role, lab string) error {
+func labOf(name string) (*topo.Topology, error) {
+	return topo.Load("lab.yaml", strings.NewReader(strings.ReplaceAll(providertest.Lab, "name: LAB", "name: "+name)))
+}
+
+func child(role string, args ...string) error {
+	lab := args[0]
 	p := netns.New(netns.Options{})
-	text := strings.ReplaceAll(providertest.Lab, "name: LAB", "name: "+lab)
-	t, err := topo.Load("lab.yaml", strings.NewReader(text))
+	t, err := labOf(lab)
 	if err != nil {
 		return err
 	}
 	fmt.Println("ready")
 	switch role {
+	case "unusual":
+		return unusual(lab, args[1])
 	case "up":
 		return up(p, t)
 	case "down":
@@ -203,19 +209,26 @@ func wantWhole(t *testing.T, p *netns.Provider, top *topo.Topology) {
 	if err := n.Run(t.Context(), provision.Command{Argv: []string{"ping", "-c", "1", "-W", "1", "10.10.1.200"}}); err != nil {
 		t.Error(err)
 	}
-	o, err := p.Observe(t.Context(), top.Metadata.Name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	services := 0
-	for _, object := range o.Objects {
-		if strings.Contains(object, "/svc ") {
-			services++
+	wantServices(t, p, top)
+}
+
+// wantServices wants one on each node. One that a down which was killed had told
+// to end may end after up has seen it; and for a moment the shell's child has
+// the shell's name.
+func wantServices(t *testing.T, p *netns.Provider, top *topo.Topology) {
+	t.Helper()
+	found := ""
+	for range 5 {
+		found = objects(t, p, top.Metadata.Name)
+		if strings.Count(found, "/svc ") == len(top.Nodes) {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+		if err := up(p, top); err != nil {
+			t.Fatal(err)
 		}
 	}
-	if services != len(top.Nodes) {
-		t.Errorf("%d services run on %d nodes: %q", services, len(top.Nodes), o.Objects)
-	}
+	t.Errorf("not one service on each of %d nodes:\n%s", len(top.Nodes), found)
 }
 
 func wantGone(t *testing.T, p *netns.Provider, lab string) {

@@ -37,7 +37,8 @@ func (p *Provider) Labs(ctx context.Context) ([]string, error) {
 		}},
 		{etcNetnsDir, func(name string) (string, bool) {
 			lab, _ := splitName(name)
-			return lab, pointsTo(filepath.Join(etcNetnsDir, name), p.options.paths(lab).etc())
+			at, link := p.options.paths(lab), filepath.Join(etcNetnsDir, name)
+			return lab, pointsTo(link, at.etc()) || pointsTo(link, at.etcPods())
 		}},
 	} {
 		names, err := list(look.dir)

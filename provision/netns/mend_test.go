@@ -37,8 +37,14 @@ func TestMend(t *testing.T) {
 		{"run directory removed", "rm -r " + run + "/nodes/a", provision.NodeBroken},
 		{"files emptied", "for f in " + data + "/etc/*; do : >$f; done", provision.NodeRunning},
 		{"mounted twice", "mount --bind " + run + "/ns/b.net " + run + "/ns/a.net", provision.NodeRunning},
-		{"after a restart of the machine", "umount " + run + "/ns/*; rm -r " + run + "; rm /run/netns/labctl.LAB*", provision.NodeStopped},
-		{"a restart, without the names", "umount " + run + "/ns/*; rm -r " + run + "; rm /run/netns/labctl.LAB* /etc/netns/labctl.LAB*", provision.NodeStopped},
+		{"BPF file system unmounted", "umount " + run + "/bpf", provision.NodeBroken},
+		{"BPF file system hidden", "mount -t tmpfs tmpfs " + run + "/bpf; mkdir " + run + "/bpf/foreign", provision.NodeBroken},
+		{"BPF file system mounted twice", "mount -t bpf labctl " + run + "/bpf; mkdir -p " + run + "/bpf/a/maps", provision.NodeRunning},
+		{"BPF directory removed", "rmdir " + run + "/bpf/a", provision.NodeBroken},
+		{"cgroup removed", "cd $CGROUP; kill -KILL $(cat cgroup.procs); while ! rmdir $CGROUP; do :; done", provision.NodeBroken},
+		{"cgroup frozen", "echo 1 >$CGROUP/cgroup.freeze", provision.NodeRunning},
+		{"after a restart of the machine", "umount " + run + "/ns/* " + run + "/bpf; rm -r " + run + "; rm /run/netns/labctl.LAB*", provision.NodeStopped},
+		{"a restart, without the names", "umount " + run + "/ns/* " + run + "/bpf; rm -r " + run + "; rm /run/netns/labctl.LAB* /etc/netns/labctl.LAB*", provision.NodeStopped},
 	} {
 		t.Run(strings.ReplaceAll(test.name, " ", "-"), func(t *testing.T) {
 			for _, then := range []string{"up", "down"} {
@@ -49,7 +55,9 @@ func TestMend(t *testing.T) {
 					t.Fatal(err)
 				}
 				script := strings.ReplaceAll(test.command, "LAB", lab)
-				if out, err := exec.Command("sh", "-ec", script).CombinedOutput(); err != nil {
+				c := exec.Command("sh", "-ec", script)
+				c.Env = append(os.Environ(), "CGROUP="+cgroupOf(t, p, lab))
+				if out, err := c.CombinedOutput(); err != nil {
 					t.Fatalf("%s: %v\n%s", script, err, out)
 				}
 				o, err := p.Observe(t.Context(), lab)
@@ -68,6 +76,17 @@ func TestMend(t *testing.T) {
 			}
 		})
 	}
+}
+
+// cgroupOf is that of node a.
+func cgroupOf(t *testing.T, p *netns.Provider, lab string) string {
+	t.Helper()
+	n, err := p.OpenNode(t.Context(), lab, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	return n.Cgroup()
 }
 
 // TestForeign leaves alone what has a name like the lab's and is not labctl's,

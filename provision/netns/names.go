@@ -1,6 +1,7 @@
 package netns
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -12,9 +13,11 @@ import (
 const (
 	// fabricFile is the fabric's name among the namespaces' files; no node can have it.
 	fabricFile = "@fabric"
-	netSuffix  = ".net"
-	utsSuffix  = ".uts"
-	namePrefix = "labctl."
+	// cgroupsFile is beside the labs; no lab can have it.
+	cgroupsFile = "@cgroup2"
+	netSuffix   = ".net"
+	utsSuffix   = ".uts"
+	namePrefix  = "labctl."
 
 	// Where ip netns looks for names, and for files to bind over /etc.
 	netnsDir    = "/run/netns"
@@ -34,18 +37,19 @@ const (
 type paths struct {
 	run, data string // with the lab's name
 	lab       string
+	// cgroup is the lab's, where it was looked for and there can be one.
+	cgroup string
 }
 
 func (o Options) paths(lab string) paths {
-	run, data := o.RunDir, o.DataDir
-	if run == "" {
-		run = "/run/labctl"
-	}
-	if data == "" {
-		data = "/var/lib/labctl"
-	}
-	return paths{run: filepath.Join(run, lab), data: filepath.Join(data, lab), lab: lab}
+	data := cmp.Or(o.DataDir, "/var/lib/labctl")
+	return paths{run: filepath.Join(o.run(), lab), data: filepath.Join(data, lab), lab: lab}
 }
+
+func (o Options) run() string { return cmp.Or(o.RunDir, "/run/labctl") }
+
+// ownCgroups is where the provider mounts cgroup2 on a machine that has not.
+func (o Options) ownCgroups() string { return filepath.Join(o.run(), cgroupsFile) }
 
 func (p paths) nsDir() string     { return filepath.Join(p.run, "ns") }
 func (p paths) runNodes() string  { return filepath.Join(p.run, "nodes") }
@@ -66,13 +70,18 @@ func fileName(node string) string {
 func (p paths) runNode(node string) string  { return filepath.Join(p.runNodes(), node) }
 func (p paths) dataNode(node string) string { return filepath.Join(p.dataNodes(), node) }
 
-// etc holds what goes over the machine's /etc on every node; ip netns exec binds
-// all that is in it.
-func (p paths) etc() string { return filepath.Join(p.data, "etc") }
+// bpf is where the lab's BPF file system is mounted, pins a node's part of it.
+func (p paths) bpf() string             { return filepath.Join(p.run, "bpf") }
+func (p paths) pins(node string) string { return filepath.Join(p.bpf(), node) }
+
+// etc holds what goes over the machine's /etc on a node, etcPods on one with
+// pods; ip netns exec binds all that is in the one that etcLink points to.
+func (p paths) etc() string     { return filepath.Join(p.data, "etc") }
+func (p paths) etcPods() string { return filepath.Join(p.data, "etc-pods") }
 
 // stored is everything of the lab in its data directory that is the provider's.
 func (p paths) stored() []string {
-	return []string{p.dataNodes(), p.bin(), p.etc(), filepath.Join(p.data, protocolsFile), filepath.Join(p.data, shellFile)}
+	return []string{p.dataNodes(), p.bin(), p.etc(), p.etcPods(), filepath.Join(p.data, protocolsFile), filepath.Join(p.data, shellFile)}
 }
 
 // name is the namespace's name on the machine.

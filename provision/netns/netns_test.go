@@ -52,6 +52,15 @@ func residue(t *testing.T, lab string) []string {
 			left = append(left, "mount: "+line)
 		}
 	}
+	err = filepath.WalkDir("/sys/fs/cgroup", func(path string, d os.DirEntry, err error) error {
+		if err == nil && d.IsDir() && strings.Contains(d.Name(), lab) {
+			left = append(left, path)
+		}
+		return nil // a cgroup that goes meanwhile is none of this lab's
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	environs, err := filepath.Glob("/proc/[0-9]*/environ")
 	if err != nil {
 		t.Fatal(err)

@@ -22,6 +22,10 @@ type Node struct {
 	at       paths
 	name     string
 	net, uts *os.File
+	// etc is what goes over /etc.
+	etc string
+	// cgroup is empty on a machine that has none for it.
+	cgroup string
 }
 
 var _ provision.Node = (*Node)(nil)
@@ -69,7 +73,7 @@ func (n *Node) inNode(start func() error) error {
 		if err := enter(n.net, n.uts); err != nil {
 			return fmt.Errorf("%s: %w", n.name, err)
 		}
-		if err := enterMounts(n.at); err != nil {
+		if err := n.enterMounts(); err != nil {
 			return fmt.Errorf("%s: %w", n.name, err)
 		}
 		return start()
@@ -108,7 +112,8 @@ func (n *Node) Dial(ctx context.Context, network, address string) (net.Conn, err
 }
 
 // BPFDir returns the node's directory in the lab's BPF file system.
-func (n *Node) BPFDir() string { return filepath.Join(n.at.run, "bpf", n.name) }
+func (n *Node) BPFDir() string { return n.at.pins(n.name) }
 
-// Cgroup returns the node's directory in the cgroup2 hierarchy.
-func (n *Node) Cgroup() string { return "" }
+// Cgroup returns the node's directory in the cgroup2 hierarchy; it is empty where
+// this machine lets nobody make one, see Preflight.
+func (n *Node) Cgroup() string { return n.cgroup }

@@ -36,11 +36,12 @@ func (p *Provider) EnsureNode(ctx context.Context, t *topo.Topology, node string
 	if err != nil {
 		return changes, fmt.Errorf("%s: %w", node, err)
 	}
-	made, err := ensureNode(at, node)
+	made, err := p.ensureNode(at, t, node)
+	changes = append(changes, made...)
 	if err != nil {
 		return changes, fmt.Errorf("%s: %w", node, err)
 	}
-	return append(changes, made...), nil
+	return changes, nil
 }
 
 // ensureFiles lets one node at a time look after the lab's files.
@@ -49,7 +50,7 @@ func (p *Provider) ensureFiles(at paths, t *topo.Topology) ([]provision.Change, 
 	return ensureFiles(at, t)
 }
 
-func ensureNode(at paths, node string) ([]provision.Change, error) {
+func (p *Provider) ensureNode(at paths, t *topo.Topology, node string) ([]provision.Change, error) {
 	for _, dir := range []struct {
 		path string
 		mode fs.FileMode
@@ -67,23 +68,45 @@ func ensureNode(at paths, node string) ([]provision.Change, error) {
 			return nil, err
 		}
 	}
-	linked, err := ensureSymlinks(at, node)
+	linked, err := ensureSymlinks(at, node, etcOf(at, t, node))
 	if err != nil {
 		return nil, err
 	}
+	n, _ := t.Nodes.Get(node)
+	pinned, err := p.ensurePins(at, node, n.PodCIDR.IsValid())
+	if err != nil {
+		return nil, err
+	}
+	grouped, err := p.ensureCgroup(at, node)
+	if err != nil {
+		return nil, err
+	}
+	return nodeChanges(at, node, missing, linked, pinned, grouped), nil
+}
+
+// nodeChanges says what was made of a node that was there in part; a node that
+// was not is one change.
+func nodeChanges(at paths, node string, missing []nsType, linked, pinned, grouped bool) []provision.Change {
 	change := provision.Change{Verb: provision.Created, Node: node, Object: "namespace " + at.name(node)}
 	switch {
 	case len(missing) == 2:
-		return []provision.Change{change}, nil
+		return []provision.Change{change}
 	case len(missing) == 1:
 		change.Verb, change.Detail = provision.Changed, "was half made"
-		return []provision.Change{change}, nil
-	case linked:
-		change.Verb, change.Detail = provision.Changed, "its name was not there"
-		return []provision.Change{change}, nil
-	default:
-		return nil, nil
+		return []provision.Change{change}
 	}
+	var changes []provision.Change
+	if linked {
+		change.Verb, change.Detail = provision.Changed, "its name was not there"
+		changes = append(changes, change)
+	}
+	if pinned {
+		changes = append(changes, provision.Change{Verb: provision.Created, Node: node, Object: "BPF directory"})
+	}
+	if grouped {
+		changes = append(changes, provision.Change{Verb: provision.Created, Node: node, Object: "cgroup"})
+	}
+	return changes
 }
 
 // nsType is one of a node's namespaces.
@@ -184,12 +207,12 @@ func (p *Provider) ensureFabric(ctx context.Context, at paths) ([]provision.Chan
 }
 
 // ensureSymlinks gives the node its names for ip netns.
-func ensureSymlinks(at paths, node string) (changed bool, err error) {
+func ensureSymlinks(at paths, node, etc string) (changed bool, err error) {
 	named, err := ensureSymlink(at.net(node), at.netnsLink(node))
 	if err != nil {
 		return false, err
 	}
-	filed, err := ensureSymlink(at.etc(), at.etcLink(node))
+	filed, err := ensureSymlink(etc, at.etcLink(node))
 	return named || filed, err
 }
 
@@ -249,7 +272,10 @@ func (p *Provider) OpenNode(_ context.Context, lab, node string) (provision.Node
 	if node == "" || strings.ContainsAny(node, "/@") {
 		return nil, fmt.Errorf("%q: %w", node, provision.ErrNotFound)
 	}
-	n := &Node{provider: p, at: at, name: node}
+	n := &Node{provider: p, at: at, name: node, etc: at.etc()}
+	if pointsTo(at.etcLink(node), at.etcPods()) {
+		n.etc = at.etcPods()
+	}
 	for path, file := range map[string]**os.File{at.net(node): &n.net, at.uts(node): &n.uts} {
 		f, err := openNS(path)
 		if absent(err) {
@@ -261,6 +287,9 @@ func (p *Provider) OpenNode(_ context.Context, lab, node string) (provision.Node
 			return nil, fmt.Errorf("%s: %w", node, err)
 		}
 		*file = f
+	}
+	if dir := filepath.Join(labCgroup(p.options.cgroupRoot(), lab), node); isDirectory(dir) {
+		n.cgroup = dir
 	}
 	return n, nil
 }

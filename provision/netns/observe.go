@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/native-routing/labctl/agent/mounts"
 	"github.com/native-routing/labctl/provision"
 )
 
@@ -24,6 +25,9 @@ type leftovers struct {
 	// mounts are all mount points below the lab's directories.
 	mounts []string
 	files  []string // directories too
+	cgroup string   // the lab's; empty where it is not there
+	// noCgroups says that this machine lets nobody make one.
+	noCgroups bool
 }
 
 type nodeParts struct {
@@ -31,6 +35,7 @@ type nodeParts struct {
 	netFile        bool // a file, mounted upon or not
 	named, etc     bool
 	runDir, stored bool
+	pins, cgroup   bool
 }
 
 func (l leftovers) names() []string {
@@ -51,7 +56,7 @@ func (l leftovers) note(node string, set func(*nodeParts)) {
 // scan finds the lab by names alone, each kind for itself: a run that was cut
 // short may have left any of them.
 func scan(at paths) (leftovers, error) {
-	l := leftovers{parts: map[string]nodeParts{}}
+	l := leftovers{parts: map[string]nodeParts{}, noCgroups: at.cgroup == ""}
 	if err := l.scanNamespaces(at); err != nil {
 		return l, err
 	}
@@ -79,6 +84,17 @@ func scan(at paths) (leftovers, error) {
 	} {
 		if err := l.scanSymlinks(at, dir.path, dir.set); err != nil {
 			return l, err
+		}
+	}
+	if at.ownBPF() {
+		for _, name := range subdirectories(at.bpf()) {
+			l.note(name, func(p *nodeParts) { p.pins = true })
+		}
+	}
+	if isDirectory(at.cgroup) {
+		l.cgroup = at.cgroup
+		for _, name := range subdirectories(at.cgroup) {
+			l.note(name, func(p *nodeParts) { p.cgroup = true })
 		}
 	}
 	if err := l.scanMounts(at); err != nil {
@@ -142,13 +158,13 @@ func (l *leftovers) scanSymlinks(at paths, dir string, set func(*nodeParts)) err
 }
 
 func (l *leftovers) scanMounts(at paths) error {
-	mounts, err := readMounts("/proc/self/mountinfo")
+	points, err := mounts.Read("/proc/self/mountinfo")
 	if err != nil {
 		return err
 	}
-	for _, m := range mounts {
-		if strings.HasPrefix(m.path, at.run+"/") || strings.HasPrefix(m.path, at.data+"/") {
-			l.mounts = append(l.mounts, m.path)
+	for _, p := range points {
+		if strings.HasPrefix(p.Path, at.run+"/") || strings.HasPrefix(p.Path, at.data+"/") {
+			l.mounts = append(l.mounts, p.Path)
 		}
 	}
 	return nil
@@ -170,14 +186,15 @@ func list(dir string) ([]string, error) {
 }
 
 // Observe finds the lab's nodes, and in Objects the fabric, processes in the
-// lab's namespaces, mounts, and files. The lab core's own files in the
-// data directory are not among them.
+// lab's namespaces and cgroups or with its mark, the lab's cgroup, mounts, and
+// files. The lab core's own files in the data directory are not among them.
 func (p *Provider) Observe(ctx context.Context, lab string) (provision.Observation, error) {
 	var o provision.Observation
 	if err := ctx.Err(); err != nil {
 		return o, err
 	}
 	at := p.options.paths(lab)
+	at.cgroup = labCgroup(p.options.cgroupRoot(), lab)
 	found, err := scan(at)
 	if err != nil {
 		return o, fmt.Errorf("look at lab %s: %w", lab, err)
@@ -185,13 +202,19 @@ func (p *Provider) Observe(ctx context.Context, lab string) (provision.Observati
 	in := spaces{}
 	in.add(at, "")
 	for _, name := range found.names() {
-		o.Nodes = append(o.Nodes, found.parts[name].observed(name))
+		parts := found.parts[name]
+		parts.cgroup = parts.cgroup || found.noCgroups // what nobody can have, nobody lacks
+		o.Nodes = append(o.Nodes, parts.observed(name))
 		in.add(at, name)
 	}
 	if found.fabric {
 		o.Objects = append(o.Objects, "namespace "+at.name(""))
 	}
-	running, err := processes(lab, in, func(string) bool { return true })
+	search, err := newSearch(lab, in, found.cgroup, func(string) bool { return true })
+	if err != nil {
+		return o, fmt.Errorf("look for the processes of lab %s: %w", lab, err)
+	}
+	running, err := search.processes()
 	if err != nil {
 		return o, fmt.Errorf("look for the processes of lab %s: %w", lab, err)
 	}
@@ -201,6 +224,9 @@ func (p *Provider) Observe(ctx context.Context, lab string) (provision.Observati
 			text += " on " + r.node
 		}
 		o.Objects = append(o.Objects, text)
+	}
+	if found.cgroup != "" {
+		o.Objects = append(o.Objects, "cgroup "+found.cgroup)
 	}
 	for _, m := range found.mounts {
 		o.Objects = append(o.Objects, "mount "+m)
@@ -223,6 +249,7 @@ func (p nodeParts) observed(name string) provision.ObservedNode {
 		{p.net, "its network namespace is not mounted"}, {p.uts, "its hostname is not mounted"},
 		{p.named, "its name for ip netns is missing"}, {p.etc, "its name in /etc/netns is missing"},
 		{p.runDir, "its run directory is missing"}, {p.stored, "its data directory is missing"},
+		{p.pins, "its BPF directory is missing"}, {p.cgroup, "its cgroup is missing"},
 	} {
 		if !part.there {
 			missing = append(missing, part.name)

@@ -123,22 +123,3 @@ func TestNames(t *testing.T) {
 		t.Error("a socket's path of 110 bytes is taken")
 	}
 }
-
-func TestParseMounts(t *testing.T) {
-	const text = `22 27 0:21 / /proc rw,relatime - proc proc rw
-23 27 0:22 / /sys rw,relatime shared:7 - sysfs sysfs rw
-31 23 0:28 / /sys/fs/cgroup rw shared:9 master:1 - tmpfs tmpfs rw,mode=755
-40 27 8:1 /x /mnt/a\040b\134c rw - ext4 /dev/sda1 rw
-50 23 0:22 / /sys rw,relatime - sysfs sysfs rw
-short line
-`
-	want := []mountPoint{{22, 27, "/proc", "proc"}, {23, 27, "/sys", "sysfs"}, {31, 23, "/sys/fs/cgroup", "tmpfs"},
-		{40, 27, `/mnt/a b\c`, "ext4"}, {50, 23, "/sys", "sysfs"}}
-	got := parseMounts(text)
-	if fmt.Sprint(got) != fmt.Sprint(want) {
-		t.Errorf("got %v\nwant %v", got, want)
-	}
-	if top, ok := topMount(got, "/sys"); !ok || top.id != 50 {
-		t.Errorf("the topmost /sys is %v", top)
-	}
-}

@@ -17,7 +17,7 @@ import (
 )
 
 // Preflight makes one link of each kind in a namespace that nobody else sees
-// and that is gone when it returns.
+// and that is gone when it returns; a BPF map, a mount and a cgroup likewise.
 func (p *Provider) Preflight(_ context.Context, t *topo.Topology) []provision.Finding {
 	if lacking := lackingCapabilities(); lacking != "" {
 		return []provision.Finding{{Severity: provision.Missing, Subject: "privileges",
@@ -25,6 +25,7 @@ func (p *Provider) Preflight(_ context.Context, t *topo.Topology) []provision.Fi
 	}
 	findings := []provision.Finding{{Severity: provision.Fine, Subject: "privileges", Detail: "CAP_SYS_ADMIN and CAP_NET_ADMIN"}}
 	findings = append(findings, p.tryLinks(t)...)
+	findings = append(findings, p.tryBPF(t)...)
 	at := p.options.paths("x")
 	findings = append(findings, writable("run directory", filepath.Dir(at.run)), executable(writable("data directory", filepath.Dir(at.data)), filepath.Dir(at.data)))
 	return findings

@@ -27,28 +27,56 @@ type process struct {
 // spaces maps the inodes of network namespaces to the nodes they belong to.
 type spaces map[uint64]string
 
-// processes finds those that are in one of spaces, and those in any other
-// namespace but the machine's own that bear the lab's mark: their namespace has
-// lost its name. Only nodes for which wanted holds count there.
-func processes(lab string, in spaces, wanted func(node string) bool) ([]process, error) {
+// search is for the processes of a lab: those that are in one of its network
+// namespaces or in one of its cgroups, and those in any other namespace but the
+// machine's own that bear its mark. The latter made a namespace for themselves,
+// as a pod does, or theirs has lost its name.
+type search struct {
+	lab string
+	in  spaces
+	// cgroup is the lab's; empty where there is none.
+	cgroup string
+	// wanted are the nodes that count, but in spaces, which has only those; "" is
+	// for what belongs to the lab and to no node.
+	wanted func(node string) bool
+	// own is what no lab's process is in by its mark alone.
+	own []string
+}
+
+func newSearch(lab string, in spaces, cgroup string, wanted func(node string) bool) (search, error) {
 	own, err := ownSpaces()
-	if err != nil {
-		return nil, err
-	}
+	return search{lab: lab, in: in, cgroup: cgroup, wanted: wanted, own: own}, err
+}
+
+func (s search) processes() ([]process, error) {
 	pids, err := pids()
 	if err != nil {
 		return nil, err
 	}
+	members := cgroupMembers(s.cgroup, s.wanted)
 	var found []process
 	for _, pid := range pids {
 		if pid == os.Getpid() {
 			continue
 		}
-		if node, ok := nodeOfProcess(pid, lab, own, in, wanted); ok {
+		node, ok := members[pid]
+		if !ok {
+			node, ok = s.nodeBySpace(pid)
+		}
+		if ok {
 			found = append(found, process{pid: pid, node: node, command: commandOf(pid)})
 		}
 	}
 	return found, nil
+}
+
+// holds asks anew of one process.
+func (s search) holds(pid int) bool {
+	if node, ok := cgroupNode(pid, s.lab); ok && s.wanted(node) {
+		return true
+	}
+	_, ok := s.nodeBySpace(pid)
+	return ok
 }
 
 // ownSpaces are the machine's network namespace and labctl's, which no lab's
@@ -64,20 +92,21 @@ func ownSpaces() ([]string, error) {
 	return []string{self}, nil
 }
 
-func nodeOfProcess(pid int, lab string, own []string, in spaces, wanted func(string) bool) (string, bool) {
+// nodeBySpace goes by the network namespace, and by the marks.
+func (s search) nodeBySpace(pid int) (string, bool) {
 	ns, err := os.Readlink(procPath(pid, "ns/net"))
 	if err != nil {
 		return "", false // gone, or a zombie
 	}
-	if node, ok := in[namespaceInode(ns)]; ok {
+	if node, ok := s.in[namespaceInode(ns)]; ok {
 		return node, true
 	}
-	if slices.Contains(own, ns) {
+	if slices.Contains(s.own, ns) {
 		return "", false
 	}
 	marks := marksOf(pid)
 	node := marks["LABCTL_NODE"]
-	return node, marks["LABCTL_LAB"] == lab && node != "" && wanted(node)
+	return node, marks["LABCTL_LAB"] == s.lab && node != "" && s.wanted(node)
 }
 
 func procPath(pid int, name string) string {

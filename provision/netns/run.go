@@ -60,7 +60,8 @@ func (n *Node) Run(ctx context.Context, cmd provision.Command) error {
 	if err := streams.attach(c, cmd); err != nil {
 		return fmt.Errorf("%s: %s: %w", n.name, cmd.Argv[0], err)
 	}
-	if err := n.inNode(c.Start); err != nil {
+	c, err = n.start(c)
+	if err != nil {
 		return fmt.Errorf("%s: start %s: %w", n.name, cmd.Argv[0], startError(cmd.Argv, err))
 	}
 	streams.begin()

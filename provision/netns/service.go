@@ -152,6 +152,8 @@ func (d daemon) whyRestart(pid int) string {
 		return "it was ending"
 	case namespaceInode(link) != ns:
 		return "it was in a namespace that has gone"
+	case !d.seesPins(pid):
+		return "its BPF file system was mounted anew"
 	case marks[markExecutable] != executable:
 		return "its executable differs"
 	case marks[markArguments] != argvID(d.argv):
@@ -159,6 +161,17 @@ func (d daemon) whyRestart(pid int) string {
 	default:
 		return ""
 	}
+}
+
+// seesPins says whether the process has the node's BPF directory before it: a
+// mount that was made after its start it may not see.
+func (d daemon) seesPins(pid int) bool {
+	var here, there unix.Stat_t
+	dir := d.node.BPFDir()
+	if unix.Stat(dir, &here) != nil {
+		return true // there is nothing to see
+	}
+	return unix.Stat(procPath(pid, "root")+dir, &there) == nil && here.Dev == there.Dev
 }
 
 // The record of what a service was started from is in its own environment: it
@@ -241,7 +254,7 @@ func (d daemon) start(ctx context.Context) error {
 	}
 	c := &exec.Cmd{Path: d.argv[0], Args: d.argv, Dir: "/", Env: env, Stdout: output, Stderr: output,
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true}}
-	if err := d.node.inNode(c.Start); err != nil {
+	if c, err = d.node.start(c); err != nil {
 		return fmt.Errorf("start %s: %w", d.argv[0], err)
 	}
 	ended := make(chan error, 1)

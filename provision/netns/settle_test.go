@@ -108,8 +108,8 @@ func TestLabs(t *testing.T) {
 	elsewhere := netns.Options{RunDir: t.TempDir(), DataDir: t.TempDir()}
 	for _, test := range []struct{ name, command string }{
 		{"whole", "true"},
-		{"after a restart of the machine", "umount RUN/LAB/ns/*; rm -r RUN/LAB; rm /run/netns/labctl.LAB*"},
-		{"names only", "umount RUN/LAB/ns/*; rm -r RUN/LAB DATA/LAB"},
+		{"after a restart of the machine", "umount RUN/LAB/ns/* RUN/LAB/bpf; rm -r RUN/LAB; rm /run/netns/labctl.LAB*"},
+		{"names only", "umount RUN/LAB/ns/* RUN/LAB/bpf; rm -r RUN/LAB DATA/LAB"},
 		{"run directory only", "rm -r DATA/LAB /run/netns/labctl.LAB* /etc/netns/labctl.LAB*"},
 	} {
 		lab := providertest.Name()

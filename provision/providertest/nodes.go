@@ -62,12 +62,13 @@ func testPut(t *testing.T, b *bench) {
 	}
 }
 
-// service takes its lock as a service must, and says its second argument.
+// service takes its lock as a service must, and says its second argument. Its
+// number comes last: that is what says that it is ready.
 const service = `#!/bin/sh
 exec 9>>"$1"
 flock -n 9 || exit 1
-echo $$ >"$1"
 echo "says $2"
+echo $$ >"$1"
 trap 'kill $!; exit 0' TERM
 while :; do sleep 60 9>&- & wait $!; done
 `

@@ -21,8 +21,8 @@ type Subject struct {
 	// Machines says that nodes are real: they run commands and carry packets. A
 	// provider without them passes the other parts only.
 	Machines bool
-	// Residue returns what is left of a lab anywhere on this machine; nil where
-	// there is nothing to look at.
+	// Residue returns what is left of a lab anywhere on this machine, also of
+	// mounts and cgroups; nil where there is nothing to look at.
 	Residue func(t *testing.T, lab string) []string
 }
 
@@ -43,6 +43,7 @@ func Run(t *testing.T, s Subject) {
 		{"Put", false, testPut},
 		{"Service", false, testService},
 		{"Cancelled", false, testCancelled},
+		{"Places", true, testPlaces},
 		{"Run", true, testRun},
 		{"RunInterrupted", true, testRunInterrupted},
 		{"Tables", true, testTables},
@@ -51,6 +52,7 @@ func Run(t *testing.T, s Subject) {
 		{"Drift", true, testDrift},
 		{"TwoLabs", true, testTwoLabs},
 		{"DestroyBusy", true, testDestroyBusy},
+		{"DestroyPods", true, testDestroyPods},
 	}
 	for _, test := range tests {
 		if test.machines && !s.Machines {
