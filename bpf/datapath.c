@@ -27,9 +27,10 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* Where most packets are of one kind that is quickly told, it has a lane of its
  * own, and all others a function behind it: what they need would otherwise take
- * the registers of those that do not. */
+ * the registers of those that do not. Functions that are not static the verifier
+ * looks at once, and not again for all that may be true where they are called. */
 
-static __noinline int from_pod_any(struct __sk_buff *ctx)
+__noinline int from_pod_any(struct __sk_buff *ctx)
 {
 	struct story story = {
 		.direction = DIRECTION_EGRESS,
@@ -81,7 +82,7 @@ int from_host(struct __sk_buff *ctx)
 	return finish(ctx, &story, from_host_packet(ctx, &story));
 }
 
-static __noinline int from_netdev_any(struct __sk_buff *ctx)
+__noinline int from_netdev_any(struct __sk_buff *ctx)
 {
 	struct story story = {
 		.direction = DIRECTION_INGRESS,

@@ -142,14 +142,20 @@ const (
 	DatapathFlowFlagFLOW_SEEN_NON_SYN DatapathFlowFlag = 8
 )
 
+type DatapathFlowFullKey struct {
+	_        structs.HostLayout
+	Client   DatapathFlowKey
+	Peer     uint32
+	PeerPort uint16
+	Pad      uint16
+}
+
 type DatapathFlowKey struct {
 	_          structs.HostLayout
 	Client     uint32
-	Peer       uint32
 	ClientPort uint16
-	PeerPort   uint16
 	Proto      uint8
-	Pad        [3]uint8
+	Pad        uint8
 }
 
 type DatapathFlowState uint32
@@ -330,6 +336,14 @@ const (
 	DatapathReasonREASON_COUNT              DatapathReason = 256
 )
 
+type DatapathRecent struct {
+	_     structs.HostLayout
+	Key   DatapathFlowKey
+	Epoch uint32
+	Pad   uint32
+	Flow  DatapathFlow
+}
+
 type DatapathRemote struct {
 	_        structs.HostLayout
 	Identity uint32
@@ -381,6 +395,7 @@ const (
 	DatapathMapBackends      = "backends"
 	DatapathMapDevices       = "devices"
 	DatapathMapEndpoints     = "endpoints"
+	DatapathMapEpochs        = "epochs"
 	DatapathMapEvents        = "events"
 	DatapathMapFlows         = "flows"
 	DatapathMapFragments     = "fragments"
@@ -388,8 +403,10 @@ const (
 	DatapathMapIpcache       = "ipcache"
 	DatapathMapMaglev        = "maglev"
 	DatapathMapMetrics       = "metrics"
+	DatapathMapMoreFlows     = "more_flows"
 	DatapathMapNats          = "nats"
 	DatapathMapNonmasquerade = "nonmasquerade"
+	DatapathMapRecents       = "recents"
 	DatapathMapSettings      = "settings"
 	DatapathMapSlots         = "slots"
 	DatapathMapSockets       = "sockets"
@@ -469,6 +486,7 @@ type DatapathMapSpecs struct {
 	Backends      *ebpf.MapSpec `ebpf:"backends"`
 	Devices       *ebpf.MapSpec `ebpf:"devices"`
 	Endpoints     *ebpf.MapSpec `ebpf:"endpoints"`
+	Epochs        *ebpf.MapSpec `ebpf:"epochs"`
 	Events        *ebpf.MapSpec `ebpf:"events"`
 	Flows         *ebpf.MapSpec `ebpf:"flows"`
 	Fragments     *ebpf.MapSpec `ebpf:"fragments"`
@@ -476,8 +494,10 @@ type DatapathMapSpecs struct {
 	Ipcache       *ebpf.MapSpec `ebpf:"ipcache"`
 	Maglev        *ebpf.MapSpec `ebpf:"maglev"`
 	Metrics       *ebpf.MapSpec `ebpf:"metrics"`
+	MoreFlows     *ebpf.MapSpec `ebpf:"more_flows"`
 	Nats          *ebpf.MapSpec `ebpf:"nats"`
 	Nonmasquerade *ebpf.MapSpec `ebpf:"nonmasquerade"`
+	Recents       *ebpf.MapSpec `ebpf:"recents"`
 	Settings      *ebpf.MapSpec `ebpf:"settings"`
 	Slots         *ebpf.MapSpec `ebpf:"slots"`
 	Sockets       *ebpf.MapSpec `ebpf:"sockets"`
@@ -517,6 +537,7 @@ type DatapathMaps struct {
 	Backends      *ebpf.Map `ebpf:"backends"`
 	Devices       *ebpf.Map `ebpf:"devices"`
 	Endpoints     *ebpf.Map `ebpf:"endpoints"`
+	Epochs        *ebpf.Map `ebpf:"epochs"`
 	Events        *ebpf.Map `ebpf:"events"`
 	Flows         *ebpf.Map `ebpf:"flows"`
 	Fragments     *ebpf.Map `ebpf:"fragments"`
@@ -524,8 +545,10 @@ type DatapathMaps struct {
 	Ipcache       *ebpf.Map `ebpf:"ipcache"`
 	Maglev        *ebpf.Map `ebpf:"maglev"`
 	Metrics       *ebpf.Map `ebpf:"metrics"`
+	MoreFlows     *ebpf.Map `ebpf:"more_flows"`
 	Nats          *ebpf.Map `ebpf:"nats"`
 	Nonmasquerade *ebpf.Map `ebpf:"nonmasquerade"`
+	Recents       *ebpf.Map `ebpf:"recents"`
 	Settings      *ebpf.Map `ebpf:"settings"`
 	Slots         *ebpf.Map `ebpf:"slots"`
 	Sockets       *ebpf.Map `ebpf:"sockets"`
@@ -539,6 +562,7 @@ func (m *DatapathMaps) Close() error {
 		m.Backends,
 		m.Devices,
 		m.Endpoints,
+		m.Epochs,
 		m.Events,
 		m.Flows,
 		m.Fragments,
@@ -546,8 +570,10 @@ func (m *DatapathMaps) Close() error {
 		m.Ipcache,
 		m.Maglev,
 		m.Metrics,
+		m.MoreFlows,
 		m.Nats,
 		m.Nonmasquerade,
+		m.Recents,
 		m.Settings,
 		m.Slots,
 		m.Sockets,

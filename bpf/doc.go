@@ -77,6 +77,9 @@
 //	nonmasquerade   prefixes to which pods keep their address
 //	devices         network device → the address that stands for pods there
 //	flows           client address, port, protocol → all of a connection, both ways
+//	more_flows      the same and the server → a second connection of that client's port
+//	recents         per CPU array: copies of the flows seen last
+//	epochs          array: hash of a client → how many flows were entered
 //	nats            translated source, as replies see it → the true one
 //	fragments       datagram → ports
 //	sockets         socket and backend → the frontend it called
@@ -95,12 +98,19 @@
 // A flow has one entry where Cilium has two or three. Its key is the client
 // alone, for the client is what request and reply have in common whatever is
 // translated; who it talks to is in the value, and compared. A client that uses
-// one port towards two servers at one time has its second flow under the full
-// key, at the price of a second lookup. UDP that was under way to an address
+// one port towards two servers at one time has its second flow in more_flows, at
+// the price of a second lookup. UDP that was under way to an address
 // before that became a service stays as it is until it pauses for AgeAny: who
 // adds a frontend may delete such flows.
 //
-// flows, nats, affinities, fragments and sockets are LRU maps: full, they forget
+// A packet in the middle of a flow needs no hash at all: each CPU keeps copies of
+// the flows that it saw last, in an array of cache lines. A copy holds for one
+// tick and as long as nobody enters a flow of that client, which epochs tell; so
+// the entry itself is looked up and stamped once a tick, and what the agent
+// deletes is forgotten within one. This makes an established packet a third
+// cheaper. (recent in maps.h, flow_find_common in flow.h.)
+//
+// flows, more_flows, nats, affinities, fragments and sockets are LRU maps: full, they forget
 // what was not used for longest, and traffic goes on. flows and nats keep an LRU
 // list per CPU (BPF_F_NO_COMMON_LRU), which makes new flows cheaper by a
 // quarter. A NAT entry that was pushed out is made again by the next packet on

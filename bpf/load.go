@@ -3,6 +3,8 @@
 package bpf
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"math"
@@ -43,6 +45,9 @@ const (
 	Nonmasquerade = "nonmasquerade"
 	Devices       = "devices"
 	Flows         = "flows"
+	MoreFlows     = "more_flows"
+	Recents       = "recents"
+	Epochs        = "epochs"
 	NATs          = "nats"
 	Fragments     = "fragments"
 	Sockets       = "sockets"
@@ -170,6 +175,19 @@ func Spec(o Options) (*ebpf.CollectionSpec, error) {
 	return spec, nil
 }
 
+// Digest names what Spec makes of these options: programs that were loaded under
+// the same digest are the same, down to their constants and their maps' sizes.
+func Digest(o Options) (string, error) {
+	config, err := o.config()
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.New()
+	sum.Write(_DatapathBytes)
+	fmt.Fprintf(sum, "%v %v", config, o.Sizes.byMap()) // maps are printed in the order of their keys
+	return hex.EncodeToString(sum.Sum(nil)[:8]), nil
+}
+
 // MaglevTable is the spec of one service's table in the map Maglev: MaglevSize
 // backend ids.
 func MaglevTable(size uint32) *ebpf.MapSpec {
@@ -237,6 +255,7 @@ func (s Sizes) byMap() map[string]uint32 {
 		Nonmasquerade: or(s.Nonmasquerade, d.Nonmasquerade),
 		Devices:       or(s.Devices, d.Devices),
 		Flows:         or(s.Flows, d.Flows),
+		MoreFlows:     max(or(s.Flows, d.Flows)/8, 64),
 		NATs:          or(s.NATs, d.NATs),
 		Affinities:    or(s.Affinities, d.Affinities),
 		Fragments:     or(s.Fragments, d.Fragments),

@@ -51,7 +51,7 @@ func TestLayouts(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, want := range map[string][2]uint32{
-		Frontends: {8, 20}, Slots: {4, 8}, Backends: {4, 8}, Flows: {16, 48}, NATs: {16, 16},
+		Frontends: {8, 20}, Slots: {4, 8}, Backends: {4, 8}, Flows: {8, 48}, MoreFlows: {16, 48}, NATs: {16, 16},
 		Endpoints: {4, 28}, Addresses: {4, 4}, IPCache: {8, 12}, Sockets: {16, 8},
 		Affinities: {16, 8}, Fragments: {12, 4}, Metrics: {4, 16}, Devices: {4, 4},
 	} {

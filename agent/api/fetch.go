@@ -5,6 +5,9 @@ import (
 	"time"
 )
 
+// AnswerTime is how long a server may take that has been connected to.
+const AnswerTime = 2 * time.Second
+
 // FetchRequest opens connections from the node or its pods; all at once.
 type FetchRequest struct {
 	Targets []FetchTarget `json:"targets"`
@@ -24,7 +27,9 @@ type FetchTarget struct {
 	Protocol string `json:"protocol"`
 	Path     string `json:"path,omitempty"`
 	// Count requests are made, each on a connection of its own, Parallel at once
-	// (1 where it is 0). Timeout is for each.
+	// (1 where it is 0). Timeout is for each to be connected, or to have the
+	// answer of a name server; a connection that stands has another AnswerTime,
+	// for then it is a busy program that is waited for, and not a lost packet.
 	Count    int           `json:"count"`
 	Parallel int           `json:"parallel,omitempty"`
 	Timeout  time.Duration `json:"timeout"`

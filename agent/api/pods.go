@@ -58,8 +58,10 @@ type ContainerStatus struct {
 	Ready bool   `json:"ready"`
 	// State is running, waiting or terminated; Reason is Kubernetes' word for
 	// it, such as CrashLoopBackOff or Completed.
-	State    string    `json:"state"`
-	Reason   string    `json:"reason,omitempty"`
+	State  string `json:"state"`
+	Reason string `json:"reason,omitempty"`
+	// Message says more than Reason, such as which executable was not found.
+	Message  string    `json:"message,omitempty"`
 	Restarts int       `json:"restarts"`
 	ExitCode int       `json:"exitCode,omitempty"`
 	Started  time.Time `json:"started,omitzero"`

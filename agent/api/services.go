@@ -8,6 +8,12 @@ type ServiceTable struct {
 	Frontends []Frontend `json:"frontends"`
 }
 
+// DropCounts are the packets that a node's datapath has dropped since it was
+// loaded, by Cilium's text of the reason.
+type DropCounts struct {
+	Packets map[string]uint64 `json:"packets"`
+}
+
 // Frontend is one address that is balanced.
 type Frontend struct {
 	ID      uint16         `json:"id"`

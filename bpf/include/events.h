@@ -44,7 +44,7 @@ INLINE __u32 endpoint_id(__be32 addr)
 	((type) << 24 | ((reason) & 0xff) << 16 | (state) << 8 | (direction))
 
 /* Not inlined: it is the cold path, with a stack frame of its own. */
-static __noinline int tell(struct __sk_buff *ctx, __be32 saddr, __be32 daddr, __u32 headline)
+__noinline int tell(struct __sk_buff *ctx, __be32 saddr, __be32 daddr, __u32 headline)
 {
 	struct event *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
 	__u32 captured = ctx->len;

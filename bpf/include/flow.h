@@ -40,24 +40,21 @@ INLINE bool is_opening(const struct packet *packet)
  * gather smaller stores stalls for as long as a hash takes: so write it whole. */
 INLINE void flow_key(struct flow_key *key, __be32 client, __be16 client_port, __u8 proto)
 {
-	__u64 *words = (void *)key;
-
-	words[0] = client;
-	words[1] = client_port | (__u64)proto << 32;
+	*(__u64 *)key = client | (__u64)(client_port | (__u32)proto << 16) << 32;
 }
 
-INLINE void flow_key_peer(struct flow_key *key, __be32 peer, __be16 peer_port)
+INLINE struct flow_full_key flow_full_key(const struct flow_key *client, __be32 peer, __be16 port)
 {
-	__u64 *words = (void *)key;
+	struct flow_full_key key = { .client = *client, .peer = peer, .peer_port = port };
 
-	words[0] |= (__u64)peer << 32;
-	words[1] |= (__u64)peer_port << 16;
+	return key;
 }
 
 INLINE struct flow *flow_lookup(struct flow_key *key, __be32 peer, __be16 port,
 				enum side side, bool opening, bool *vacant)
 {
 	struct flow *flow = bpf_map_lookup_elem(&flows, key);
+	struct flow_full_key full;
 
 	*vacant = !flow;
 
@@ -67,8 +64,8 @@ INLINE struct flow *flow_lookup(struct flow_key *key, __be32 peer, __be16 port,
 	 * to be found under the full key either, or only what is forgotten. */
 	if (!flow && opening)
 		return NULL;
-	flow_key_peer(key, peer, port);
-	flow = bpf_map_lookup_elem(&flows, key);
+	full = flow_full_key(key, peer, port);
+	flow = bpf_map_lookup_elem(&more_flows, &full);
 	if (flow && flow_is(flow, peer, port, side))
 		return flow;
 	return NULL;
@@ -101,25 +98,34 @@ INLINE bool looks_like_reply(const struct packet *packet)
 	return bpf_ntohs(packet->tuple.sport) < bpf_ntohs(packet->tuple.dport);
 }
 
-/* The one lookup that finds nearly all of what goes on. */
-INLINE struct found flow_find_common(const struct packet *packet, enum side side)
+/* Where the copy of a client's flow is, and its epoch. */
+INLINE __u32 client_hash(const struct flow_key *key)
 {
-	const struct tuple *tuple = &packet->tuple;
-	struct found found = {};
-	struct flow_key key;
+	return (key->client ^ (key->client_port | (__u32)key->proto << 16)) * 0x9e3779b1;
+}
 
-	if (looks_like_reply(packet)) {
-		flow_key(&key, tuple->daddr, tuple->dport, tuple->proto);
-		found.flow = bpf_map_lookup_elem(&flows, &key);
-		if (found.flow && flow_is(found.flow, tuple->saddr, tuple->sport, SIDE_BACKEND))
-			found.way = WAY_REPLY;
-	} else {
-		flow_key(&key, tuple->saddr, tuple->sport, tuple->proto);
-		found.flow = bpf_map_lookup_elem(&flows, &key);
-		if (found.flow && flow_is(found.flow, tuple->daddr, tuple->dport, side))
-			found.way = WAY_REQUEST;
-	}
-	return found;
+INLINE __u32 *epoch_of(const struct flow_key *key)
+{
+	__u32 index = client_hash(key) >> (32 - EPOCH_BITS);
+
+	return bpf_map_lookup_elem(&epochs, &index);
+}
+
+INLINE struct recent *recent_of(const struct flow_key *key)
+{
+	__u32 index = client_hash(key) >> (32 - RECENT_BITS);
+
+	return bpf_map_lookup_elem(&recents, &index);
+}
+
+/* Whether the copy says all that the entry would: nothing is to be noted there. */
+INLINE bool is_current(const struct recent *recent, const struct flow_key *key, __u32 epoch,
+		       enum way way, const struct packet *packet)
+{
+	__u8 flags = way == WAY_REQUEST ? recent->flow.tx_flags : recent->flow.rx_flags;
+
+	return *(__u64 *)&recent->key == *(__u64 *)key && recent->epoch == epoch &&
+	       recent->flow.seen == ticks() && !(packet->tcp_flags & ~flags);
 }
 
 /* Every place where a flow can be, in the order of the guess. */
@@ -169,23 +175,14 @@ INLINE bool flow_is_over(const struct flow *flow, __u8 proto, __u32 now)
 }
 
 /* Writes only what changes, so that the entry's cache line stays shared. */
-INLINE void flow_touch(struct flow *flow, enum way way, const struct packet *packet,
-		       struct story *story)
+INLINE void flow_note(struct flow *flow, enum way way, __u8 proto, __u8 flags)
 {
 	__u32 now = ticks();
-	__u8 flags;
 
-	story->state = is_error(packet) ? STATE_RELATED
-		     : way == WAY_REPLY		    ? STATE_REPLY
-						    : STATE_ESTABLISHED;
-	if (is_error(packet))
-		return; /* an error proves nothing about a flow */
 	if (flow->seen != now)
 		flow->seen = now;
-	if (packet->tuple.proto != PROTO_TCP)
+	if (proto != PROTO_TCP)
 		return;
-	flags = packet->tcp_flags;
-	story->notable = flags & (TCP_SYN | TCP_FIN | TCP_RST);
 	if (way == WAY_REQUEST) {
 		if (flags & ~flow->tx_flags)
 			flow->tx_flags |= flags;
@@ -196,28 +193,131 @@ INLINE void flow_touch(struct flow *flow, enum way way, const struct packet *pac
 	}
 }
 
+INLINE void flow_touch(struct flow *flow, enum way way, const struct packet *packet,
+		       struct story *story)
+{
+	story->state = is_error(packet) ? STATE_RELATED
+		     : way == WAY_REPLY		    ? STATE_REPLY
+						    : STATE_ESTABLISHED;
+	if (is_error(packet))
+		return; /* an error proves nothing about a flow */
+	flow_note(flow, way, packet->tuple.proto, packet->tcp_flags);
+	if (packet->tuple.proto == PROTO_TCP)
+		story->notable = packet->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST);
+}
+
+/* What is asked of flow_copy besides the key, in one register. */
+#define COPY_FOR(way, side, flags, port) ((way) << 28 | (side) << 24 | (flags) << 16 | (port))
+
+/* Makes this CPU's copy of a flow anew, and marks the entry as seen if it is the
+ * one with that peer. Returns 0 if there is none. A function of its own, so that
+ * it is verified once. */
+__noinline int flow_copy(const struct flow_key *key, __u32 peer, __u32 what)
+{
+	enum side side = what >> 24 & 0xf;
+	struct recent *recent;
+	struct flow_key at;
+	struct flow *flow;
+	__u32 *counter, epoch;
+
+	if (!key)
+		return 0;
+	at = *key;
+	counter = epoch_of(&at);
+	recent = recent_of(&at);
+	if (!counter || !recent)
+		return 0;
+	/* Before the entry is read: who changes it counts afterwards. */
+	epoch = *(volatile __u32 *)counter;
+	flow = bpf_map_lookup_elem(&flows, &at);
+	if (!flow)
+		return 0;
+	if (flow_is(flow, peer, what, side))
+		flow_note(flow, what >> 28, at.proto, what >> 16);
+	recent->key = at;
+	recent->epoch = epoch;
+	recent->flow = *flow;
+	return 1;
+}
+
+/* A flow that goes on, as most do: a copy that is as good as its entry. */
+struct ongoing {
+	const struct flow *flow;
+	enum way way;
+};
+
+/* One lookup at most, which finds nearly all of what goes on. */
+INLINE struct ongoing flow_find_common(const struct packet *packet, enum side side, struct story *story)
+{
+	const struct tuple *tuple = &packet->tuple;
+	struct ongoing found = {};
+	bool reply = looks_like_reply(packet);
+	enum way way = reply ? WAY_REPLY : WAY_REQUEST;
+	__be32 peer = reply ? tuple->saddr : tuple->daddr;
+	__be16 port = reply ? tuple->sport : tuple->dport;
+	struct recent *recent;
+	struct flow_key key;
+	__u32 *epoch;
+
+	if (reply)
+		side = SIDE_BACKEND;
+	flow_key(&key, reply ? tuple->daddr : tuple->saddr, reply ? tuple->dport : tuple->sport,
+		 tuple->proto);
+	epoch = epoch_of(&key);
+	recent = recent_of(&key);
+	if (!epoch || !recent)
+		return found;
+	if (!is_current(recent, &key, *(volatile __u32 *)epoch, way, packet) &&
+	    !flow_copy(&key, peer, COPY_FOR(way, side, (__u32)packet->tcp_flags, port)))
+		return found;
+	story->state = reply ? STATE_REPLY : STATE_ESTABLISHED;
+	found.flow = &recent->flow;
+	if (flow_is(found.flow, peer, port, side))
+		found.way = way;
+	return found;
+}
+
+/* Behind another flow of the same client, by both addresses of the server. */
+INLINE int flow_enter_full(const struct flow_key *client, const struct flow *flow)
+{
+	struct flow_full_key key = flow_full_key(client, flow->frontend, flow->frontend_port);
+
+	if (bpf_map_update_elem(&more_flows, &key, flow, BPF_ANY))
+		return DROP(FLOW_FULL);
+	if (flow->frontend == flow->backend && flow->frontend_port == flow->backend_port)
+		return 0;
+	key = flow_full_key(client, flow->backend, flow->backend_port);
+	return bpf_map_update_elem(&more_flows, &key, flow, BPF_ANY) ? DROP(FLOW_FULL) : 0;
+}
+
+/* After an entry was made: nobody's copy of the one before is good any more. */
+INLINE void flow_entered(const struct flow_key *key)
+{
+	__u32 *epoch = epoch_of(key);
+
+	if (epoch)
+		__sync_fetch_and_add(epoch, 1);
+}
+
 /* Enters a flow. Under the client alone if that place is free, over or its own;
  * else under the server's addresses, which finds it as well, by a second
  * lookup. Returns the reason if the map takes no more. */
-static __noinline int flow_enter_at(const struct tuple *tuple, const struct flow *flow, bool vacant)
+__noinline int flow_enter_at(const struct parcel *parcel, const struct flow *flow, bool vacant)
 {
 	struct flow_key key;
 	struct flow *there;
 
-	flow_key(&key, tuple->saddr, tuple->sport, tuple->proto);
+	if (!parcel || !flow)
+		return DROP(INVALID);
+	flow_key(&key, parcel->saddr, parcel->sport, parcel->proto);
 	there = vacant ? NULL : bpf_map_lookup_elem(&flows, &key);
 	if (there && !flow_is_over(there, key.proto, flow->seen) &&
 	    !flow_is(there, flow->frontend, flow->frontend_port, SIDE_FRONTEND)) {
-		flow_key_peer(&key, flow->frontend, flow->frontend_port);
-		if (bpf_map_update_elem(&flows, &key, flow, BPF_ANY))
-			return DROP(FLOW_FULL);
-		if (flow->frontend == flow->backend && flow->frontend_port == flow->backend_port)
-			return 0;
-		key.peer = flow->backend;
-		key.peer_port = flow->backend_port;
+		return flow_enter_full(&key, flow);
 	}
 	if (bpf_map_update_elem(&flows, &key, flow, BPF_ANY))
 		return DROP(FLOW_FULL);
+	flow_entered(&key);
 	return 0;
 }
 
@@ -225,7 +325,7 @@ static __noinline int flow_enter_at(const struct tuple *tuple, const struct flow
  * packet's tuple is asked for too often for that. */
 INLINE int flow_enter(const struct tuple *tuple, const struct flow *flow, bool vacant)
 {
-	struct tuple at = *tuple;
+	struct parcel at = parcel_of(tuple);
 
 	return flow_enter_at(&at, flow, vacant);
 }

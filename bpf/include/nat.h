@@ -17,24 +17,25 @@ INLINE bool is_nat_port(__u8 proto, __be16 port)
 /* Takes a port of local for the tuple's source: its own if that is free, or
  * already its, else one by chance. Returns the port, or the reason.
  * The source must find its way back by the port alone, hence NOEXIST. */
-static __noinline int nat_claim_for(const struct tuple *tuple, __be32 local, __u32 flags)
+__noinline int nat_claim_for(const struct parcel *parcel, __be32 local, __u32 flags)
 {
-	struct nat_key key = {
-		.remote = tuple->daddr,
-		.local = local,
-		.remote_port = tuple->dport,
-		.local_port = tuple->sport,
-		.proto = tuple->proto,
-	};
+	struct nat_key key = {};
 	struct nat value = {
-		.addr = tuple->saddr,
-		.port = tuple->sport,
 		.flags = flags,
 		.seen = ticks(),
 		.born = ticks(),
 	};
 	__u32 draw = bpf_get_prandom_u32();
 
+	if (!parcel)
+		return DROP(INVALID);
+	key.remote = parcel->daddr;
+	key.local = local;
+	key.remote_port = parcel->dport;
+	key.local_port = parcel->sport;
+	key.proto = parcel->proto;
+	value.addr = parcel->saddr;
+	value.port = parcel->sport;
 	if (bpf_ntohs(key.local_port) < NAT_PORT_MIN && !(flags & NAT_HOST))
 		key.local_port = bpf_htons(NAT_PORT_MIN | (draw & NAT_PORT_MASK));
 #pragma clang loop unroll(disable)
@@ -53,7 +54,7 @@ static __noinline int nat_claim_for(const struct tuple *tuple, __be32 local, __u
 
 INLINE int nat_claim(const struct tuple *tuple, __be32 local, __u32 flags)
 {
-	struct tuple by = *tuple;
+	struct parcel by = parcel_of(tuple);
 
 	return nat_claim_for(&by, local, flags);
 }

@@ -96,14 +96,13 @@ INLINE int netdev_request(struct __sk_buff *ctx, struct packet *packet, struct s
 INLINE bool netdev_to_pod_common(struct __sk_buff *ctx, struct story *story, int *verdict)
 {
 	struct packet packet;
-	struct found found;
+	struct ongoing found;
 
 	if (!open_common(ctx, &packet, story) || !is_local_pod(packet.tuple.daddr))
 		return false;
-	found = flow_find_common(&packet, SIDE_FRONTEND);
+	found = flow_find_common(&packet, SIDE_FRONTEND, story);
 	if (found.way == WAY_NONE)
 		return false;
-	flow_touch(found.flow, found.way, &packet, story);
 	if (found.way == WAY_REPLY)
 		*verdict = reply_to_pod(ctx, &packet, found.flow, story);
 	else

@@ -81,6 +81,27 @@ struct tuple {
 	__u8 proto;
 };
 
+/* A tuple as it is handed to a function that the verifier looks at by itself: no
+ * byte of it may be left unwritten, so it has no padding. */
+struct parcel {
+	__be32 saddr;
+	__be32 daddr;
+	__be16 sport;
+	__be16 dport;
+	__u32 proto;
+};
+
+INLINE struct parcel parcel_of(const struct tuple *tuple)
+{
+	return (struct parcel){
+		.saddr = tuple->saddr,
+		.daddr = tuple->daddr,
+		.sport = tuple->sport,
+		.dport = tuple->dport,
+		.proto = tuple->proto,
+	};
+}
+
 struct packet {
 	/* Of an ICMP error: of the packet that caused it, turned round, so that
 	 * the error goes the way of a reply, or of a reply to a reply. */

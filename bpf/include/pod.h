@@ -131,23 +131,21 @@ INLINE int pod_sends(struct __sk_buff *ctx, struct packet *packet, struct story 
 INLINE bool pod_sends_common(struct __sk_buff *ctx, struct story *story, int *verdict)
 {
 	struct packet packet;
-	struct found found;
+	struct ongoing found;
 
 	if (!open_common(ctx, &packet, story))
 		return false;
-	found = flow_find_common(&packet, SIDE_FRONTEND);
+	found = flow_find_common(&packet, SIDE_FRONTEND, story);
 	if (found.way == WAY_REQUEST) {
 		if (!owns(found.flow->client_ep, packet.tuple.saddr, ctx->ifindex) ||
 		    begins_anew(&packet, found.flow))
 			return false;
-		flow_touch(found.flow, WAY_REQUEST, &packet, story);
 		*verdict = pod_request(ctx, &packet, found.flow, story);
 		return true;
 	}
 	if (found.way == WAY_REPLY) {
 		if (!owns(found.flow->backend_ep, packet.tuple.saddr, ctx->ifindex))
 			return false;
-		flow_touch(found.flow, WAY_REPLY, &packet, story);
 		*verdict = reply_to_pod(ctx, &packet, found.flow, story);
 		return true;
 	}
