@@ -259,7 +259,7 @@ func TestSecondAgent(t *testing.T) {
 	ns := nstest.New(t)
 	dir := t.TempDir()
 	p := start(t, ns, dir, "")
-	second := ns.Command(t.Context(), os.Args[0], "--run", dir, "--data", dir)
+	second := ns.Command(t.Context(), os.Args[0], "--run", dir, "--data", dir, "--bpf", filepath.Join(dir, "bpf"))
 	second.Env = append(os.Environ(), asAgent+"=1")
 	out, err := second.CombinedOutput()
 	var exit *exec.ExitError
@@ -324,7 +324,7 @@ func TestCommandLine(t *testing.T) {
 		{[]string{"status", "--run", p.dir, "-o", "json"}, exitOK, `"condition": "refused"`, ""},
 		{[]string{"status", "--run", p.dir, "-o", "xml"}, exitUsage, "", "usage:"},
 		{[]string{"status", "--run", "/nowhere"}, exitError, "", "no such file or directory"},
-		{[]string{"--run", t.TempDir() + strings.Repeat("/long", 30), "--data", t.TempDir()}, exitError, "", "choose a shorter run directory"},
+		{[]string{"--run", t.TempDir() + strings.Repeat("/long", 30), "--data", t.TempDir(), "--bpf", t.TempDir()}, exitError, "", "choose a shorter run directory"},
 	} {
 		var stdout, stderr bytes.Buffer
 		code := run(test.args, &stdout, &stderr)

@@ -19,6 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/native-routing/labctl/agent/daemon"
+	"github.com/native-routing/labctl/agent/dbg"
+	"github.com/native-routing/labctl/agent/pod"
 	"github.com/native-routing/labctl/agent/rtnl"
 )
 
@@ -26,8 +28,13 @@ import (
 var version string
 
 const usage = `usage:
-  agent --run DIR --data DIR    serve the node (the socket is DIR/agent.sock)
+  agent --run DIR --data DIR --bpf DIR --cgroup DIR
+                                serve the node (the socket is in the first)
   agent status --run DIR        how each object of the node stands [-o table|json]
+  agent dbg --run DIR --data DIR --bpf DIR COMMAND...
+                                services, maps, connections and events, as cilium-dbg shows them
+  agent exec --data DIR NAMESPACE/POD [-- COMMAND...]
+                                a command or a shell in a pod
   agent version                 which agent this is
 `
 
@@ -44,10 +51,20 @@ func main() {
 
 func run(args []string, stdout, stderr io.Writer) int {
 	var err error
-	switch {
-	case len(args) > 0 && args[0] == "status":
+	command := ""
+	if len(args) > 0 {
+		command = args[0]
+	}
+	switch command {
+	case "status":
 		err = status(args[1:], stdout, stderr)
-	case len(args) > 0 && args[0] == "version":
+	case "sandbox":
+		return pod.SandboxMain(args[1:], stdout, stderr)
+	case "exec":
+		return pod.ExecMain(args[1:], os.Stdin, stdout, stderr)
+	case "dbg":
+		return debugged(args[1:], stdout, stderr)
+	case "version":
 		_, err = fmt.Fprintln(stdout, versionText())
 	default:
 		err = serve(args, stderr)
@@ -90,13 +107,20 @@ func serve(args []string, stderr io.Writer) error {
 	var config daemon.Config
 	set := flags("agent", stderr)
 	set.StringVar(&config.RunDir, "run", "", "directory of the socket and the lock")
-	set.StringVar(&config.DataDir, "data", "", "directory of the desired state")
+	set.StringVar(&config.DataDir, "data", "", "directory of the desired state and of pods")
+	set.StringVar(&config.BPFDir, "bpf", "", "directory of the pins, in a BPF file system")
+	set.StringVar(&config.Cgroup, "cgroup", "", "directory of the node in a cgroup2 hierarchy; empty for none")
 	if err := parse(set, args); err != nil {
 		return err
 	}
-	if config.RunDir == "" || config.DataDir == "" {
+	if config.RunDir == "" || config.DataDir == "" || config.BPFDir == "" {
 		return errUsage
 	}
+	executable, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find the own executable: %w", err)
+	}
+	config.Executable = executable
 	frugal()
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	defer stop()
@@ -106,6 +130,21 @@ func serve(args []string, stderr io.Writer) error {
 	config.Version = ownAPIVersion
 	config.Log = slog.New(slog.NewTextHandler(stderr, nil))
 	return daemon.Run(ctx, config)
+}
+
+// debugged is `agent dbg`.
+func debugged(args []string, stdout, stderr io.Writer) int {
+	var config dbg.Config
+	set := flags("agent dbg", stderr)
+	set.StringVar(&config.RunDir, "run", "", "the agent's run directory")
+	set.StringVar(&config.DataDir, "data", "", "the agent's data directory")
+	set.StringVar(&config.PinDir, "bpf", "", "the agent's directory of pins")
+	if set.Parse(args) != nil {
+		return exitUsage
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
+	defer stop()
+	return dbg.Main(ctx, config, set.Args(), stdout, stderr)
 }
 
 // frugal keeps one agent of many on a machine small: what it does is short and

@@ -68,7 +68,7 @@ func start(t testing.TB, ns *nstest.Namespace, dir, executable string) *process 
 	if executable == "" {
 		executable = os.Args[0]
 	}
-	p.cmd = ns.Command(context.Background(), executable, "--run", dir, "--data", dir)
+	p.cmd = ns.Command(context.Background(), executable, "--run", dir, "--data", dir, "--bpf", filepath.Join(dir, "bpf"))
 	p.cmd.Env = append(os.Environ(), asAgent+"=1")
 	p.cmd.Stderr = p
 	if err := p.cmd.Start(); err != nil {

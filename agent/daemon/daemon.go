@@ -15,8 +15,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/vishvananda/netns"
-
 	"github.com/native-routing/labctl/agent/api"
 	"github.com/native-routing/labctl/agent/route"
 )
@@ -27,7 +25,14 @@ type Config struct {
 	// made where they are not.
 	RunDir  string
 	DataDir string
-	Sysctls route.Sysctls
+	// BPFDir is a directory in a BPF file system, Cgroup one in a cgroup2
+	// hierarchy; both are this node's alone, and are there. Without a Cgroup
+	// sockets are not balanced.
+	BPFDir string
+	Cgroup string
+	// Executable is the agent's own, which pods are held by.
+	Executable string
+	Sysctls    route.Sysctls
 	// Version names this agent. It is called for each answer that bears it.
 	Version func() api.Version
 	Log     *slog.Logger
@@ -35,9 +40,9 @@ type Config struct {
 
 // daemon is one running agent.
 type daemon struct {
-	config     Config
-	store      store
-	reconciler *route.Reconciler
+	config Config
+	store  store
+	parts  *parts
 
 	put  sync.Mutex // one state after the other
 	held []byte     // the last one, as it is on disk
@@ -57,27 +62,23 @@ func Run(ctx context.Context, config Config) error {
 		return err
 	}
 	defer lock.Close()
-	reconciler, err := route.New(route.Config{
-		Namespace: netns.None(),
-		Sysctls:   config.Sysctls,
-		Report:    reporter(config.Log),
-	})
+	parts, err := newParts(config)
 	if err != nil {
 		return err
 	}
-	d := &daemon{config: config, store: store{config.DataDir}, reconciler: reconciler}
+	d := &daemon{config: config, store: store{config.DataDir}, parts: parts}
 	d.restore()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		reconciler.Run(ctx)
+		parts.run(ctx)
 	}()
 	err = d.serve(ctx)
 	cancel()
 	<-done
-	// The reconciler's sockets stay open: an operation that was cut short may
+	// The parts' sockets stay open: an operation that was cut short may
 	// still look at them, and the process ends here.
 	return err
 }
@@ -91,7 +92,7 @@ func (d *daemon) restore() {
 		d.config.Log.Error("start without a state", "error", err)
 	case state != nil:
 		d.held, _ = encodeState(*state)
-		d.reconciler.Set(*state)
+		d.parts.set(*state)
 		d.config.Log.Info("state restored", "generation", state.Generation)
 	}
 }

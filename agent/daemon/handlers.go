@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 
 	"github.com/native-routing/labctl/agent/api"
+	"github.com/native-routing/labctl/agent/inspect"
 )
 
 // handler answers every operation of agent/api.
@@ -21,7 +22,12 @@ func (d *daemon) handler() http.Handler {
 	api.GetStatus.Handle(mux, d.getStatus)
 	api.GetTables.Handle(mux, d.getTables)
 	api.LookupRoutes.Handle(mux, d.lookupRoutes)
-	handleProbes(mux)
+	api.GetPods.Handle(mux, d.getPods)
+	api.GetServices.Handle(mux, d.getServices)
+	api.GetDrops.Handle(mux, d.getDrops)
+	mux.HandleFunc("GET "+api.MonitorPath, d.monitor)
+	mux.Handle("GET "+api.MetricsPath, d.metrics())
+	handleProbes(mux, d.parts.prober())
 	return d.recovered(mux)
 }
 
@@ -61,19 +67,19 @@ func (d *daemon) putState(_ context.Context, state api.State) (api.Applied, erro
 	}
 	changed := !bytes.Equal(d.held, raw)
 	d.held = raw
-	d.reconciler.Set(state)
+	d.parts.set(state)
 	d.config.Log.Info("state received", "generation", state.Generation, "changed", changed)
 	return api.Applied{Generation: state.Generation, Changed: changed}, nil
 }
 
 func (d *daemon) getStatus(context.Context, api.None) (api.Status, error) {
-	status := d.reconciler.Status()
+	status := d.parts.status()
 	status.Version = d.config.Version()
 	return status, nil
 }
 
 func (d *daemon) getTables(context.Context, api.None) (api.Tables, error) {
-	return d.reconciler.Tables()
+	return d.parts.routes.Tables()
 }
 
 func (d *daemon) lookupRoutes(_ context.Context, request api.LookupRequest) (api.LookupResponse, error) {
@@ -82,6 +88,19 @@ func (d *daemon) lookupRoutes(_ context.Context, request api.LookupRequest) (api
 			return api.LookupResponse{}, &api.Error{Code: api.CodeInvalid, Message: fmt.Sprintf("queries[%d]: want IPv4 addresses", i)}
 		}
 	}
-	decisions, err := d.reconciler.Lookup(request.Queries)
+	decisions, err := d.parts.routes.Lookup(request.Queries)
 	return api.LookupResponse{Decisions: decisions}, err
+}
+
+func (d *daemon) getPods(context.Context, api.None) (api.PodList, error) {
+	return api.PodList{Pods: d.parts.pods.Pods()}, nil
+}
+
+// getServices reads the kernel's maps, not what was meant to be written there.
+func (d *daemon) getServices(context.Context, api.None) (api.ServiceTable, error) {
+	maps, err := inspect.Open(d.config.BPFDir)
+	if err != nil {
+		return api.ServiceTable{}, &api.Error{Code: api.CodeUnavailable, Message: err.Error()}
+	}
+	return maps.ServiceTable(d.parts.balancer.Names())
 }

@@ -10,8 +10,9 @@ import (
 )
 
 // handleProbes answers the operations that send and see packets.
-func handleProbes(mux *http.ServeMux) {
-	api.Ping.Handle(mux, probe.Ping)
+func handleProbes(mux *http.ServeMux, prober *probe.Prober) {
+	api.Ping.Handle(mux, prober.Ping)
+	api.Fetch.Handle(mux, prober.Fetch)
 	api.Trace.Handle(mux, probe.Trace)
 	witness := new(probe.Witness)
 	api.StartWitness.Handle(mux, witness.Start)

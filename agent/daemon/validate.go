@@ -37,6 +37,15 @@ func validate(s api.State) error {
 	}
 	v.sysctls(s.Sysctls)
 	v.underlay(s.Underlay)
+	if s.Cluster != nil {
+		v.cluster(s.Node, *s.Cluster)
+		if s.Pods == nil {
+			v.say("a node of the cluster needs pods: its pod network")
+		}
+	}
+	if len(s.Page) > maxPage {
+		v.say("page has %d bytes: want at most %d", len(s.Page), maxPage)
+	}
 	if err := errors.Join(v.errs...); err != nil {
 		return &api.Error{Code: api.CodeInvalid, Message: "state: " + strings.ReplaceAll(err.Error(), "\n", "; ")}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/native-routing/labctl/agent/api"
 	"golang.org/x/net/bpf"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -38,11 +39,62 @@ const (
 // answer is the path's and not the cache's. Without it they leave without DF
 // and are fragmented wherever it takes that (IP_PMTUDISC_DONT).
 func Ping(ctx context.Context, request api.PingRequest) (api.PingResponse, error) {
+	for _, t := range request.Targets {
+		if t.Pod != "" {
+			return api.PingResponse{}, invalid("ping %s: pod %s is not on this node", t.To, t.Pod)
+		}
+	}
+	return pingFrom(ctx, nil, request)
+}
+
+// Ping is as [Ping], and lets each target's pod send. Every pod has a socket of
+// its own, made in its namespace. A pod that is not on this node is a local
+// failure of its targets, of which none counts as sent.
+func (p *Prober) Ping(ctx context.Context, request api.PingRequest) (api.PingResponse, error) {
+	if _, err := newPinger(request); err != nil {
+		return api.PingResponse{}, err
+	}
+	of := map[string][]int{}
+	var pods []string
+	for i, t := range request.Targets {
+		of[t.Pod] = append(of[t.Pod], i)
+		pods = append(pods, t.Pod)
+	}
+	rooms := p.enter(pods)
+	defer rooms.leave()
+	response := api.PingResponse{Results: make([]api.PingResult, len(request.Targets))}
+	for pod, err := range rooms.errs {
+		for _, i := range of[pod] {
+			response.Results[i].Failure = localError(err)
+		}
+	}
+	var all errgroup.Group
+	for pod, room := range rooms.byPod {
+		part := api.PingRequest{}
+		for _, i := range of[pod] {
+			part.Targets = append(part.Targets, request.Targets[i])
+		}
+		if len(part.Targets) == 0 {
+			continue
+		}
+		all.Go(func() error {
+			answer, err := pingFrom(ctx, room, part)
+			for k, r := range answer.Results {
+				response.Results[of[pod][k]] = r
+			}
+			return err
+		})
+	}
+	return response, all.Wait()
+}
+
+// pingFrom pings from one namespace.
+func pingFrom(ctx context.Context, room *room, request api.PingRequest) (api.PingResponse, error) {
 	p, err := newPinger(request)
 	if err != nil {
 		return api.PingResponse{}, err
 	}
-	if err := p.open(); err != nil {
+	if err := room.do(p.open); err != nil {
 		return api.PingResponse{}, fmt.Errorf("open a raw ICMP socket: %w", err)
 	}
 	defer p.socket.close()
@@ -72,6 +124,15 @@ type pingTarget struct {
 	sent     int
 	replyTTL int
 	failure  *api.ProbeError
+}
+
+// ownSource is the source address that the node itself was to send from, which
+// can be looked at when the kernel refuses; a pod's cannot.
+func (t *pingTarget) ownSource() netip.Addr {
+	if t.Pod != "" {
+		return netip.Addr{}
+	}
+	return t.From
 }
 
 type sentEcho struct {
@@ -217,7 +278,7 @@ func (p *pinger) send(now event) {
 	}
 	t.sent++
 	if err != nil {
-		t.failure = sendFailure(err, t.From)
+		t.failure = sendFailure(err, t.ownSource())
 	}
 	if err == nil || dropped(err) {
 		p.agenda.file(event{at: e.at.Add(t.Timeout), action: actionExpire, target: target, step: step})

@@ -141,6 +141,13 @@ func (r *Reconciler) Status() api.Status {
 	return api.Status{Node: r.state.Node, Generation: r.state.Generation, Settled: settled, Objects: objects}
 }
 
+// Objects is how each object of the state that was set last stands. Settled
+// means that all were looked at since, and none is pending or failed.
+func (r *Reconciler) Objects() (objects []api.Object, settled bool) {
+	status := r.Status()
+	return status.Objects, status.Settled
+}
+
 // Close closes the sockets, when Run has ended and no other call is under way.
 func (r *Reconciler) Close() { r.kernel.close() }
 
