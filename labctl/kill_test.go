@@ -31,12 +31,7 @@ func newKillLab(t *testing.T) killLab {
 		t.Fatal(err)
 	}
 	l := killLab{t: t, name: fmt.Sprintf("k%d-%d", os.Getpid(), labs.Add(1)), dir: dir, file: filepath.Join(dir, "lab.yaml")}
-	data, err := os.ReadFile(filepath.Join(topologiesDir, "native-routing.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	named := strings.Replace(string(data), "name: native-routing", "name: "+l.name, 1)
-	if err := os.WriteFile(l.file, []byte(named), 0o644); err != nil {
+	if err := copyLab("native-routing", l.name, l.file); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
@@ -115,7 +110,7 @@ func (l killLab) goes() {
 
 func TestKilledAtEveryStep(t *testing.T) {
 	l := newKillLab(t)
-	for _, step := range []string{"nodes", "links", "agents", "routing", "settle", "prune"} {
+	for _, step := range []string{"nodes", "links", "agents", "state", "settle", "prune"} {
 		t.Run(step, func(t *testing.T) {
 			l.t = t
 			if !l.killAtStep(step, l.up()...) {

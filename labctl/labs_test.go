@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -36,7 +37,7 @@ func leftOf(lab, dir string) []string {
 	if mounts, err := os.ReadFile("/proc/self/mounts"); err != nil || strings.Contains(string(mounts), dir) || strings.Contains(string(mounts), "labctl."+lab) {
 		left = append(left, "a mount")
 	}
-	for _, pattern := range []string{"/run/netns/labctl." + lab + "*", "/etc/netns/labctl." + lab + "*", dir + "/data/*", dir + "/run/*"} {
+	for _, pattern := range []string{"/run/netns/labctl." + lab + "*", "/etc/netns/labctl." + lab + "*", dir + "/data/*", dir + "/run/*", "/sys/fs/cgroup/labctl." + lab, "/sys/fs/cgroup/unified/labctl." + lab} {
 		found, _ := filepath.Glob(pattern) // the patterns are well formed
 		left = append(left, found...)
 	}
@@ -47,4 +48,23 @@ func leftOf(lab, dir string) []string {
 		}
 	}
 	return left
+}
+
+// copyLab writes a shipped topology under another name, its workloads beside it.
+func copyLab(shipped, name, file string) error {
+	data, err := os.ReadFile(filepath.Join(topologiesDir, shipped+".yaml"))
+	if err != nil {
+		return err
+	}
+	named := strings.Replace(string(data), "name: "+shipped, "name: "+name, 1)
+	if named == string(data) {
+		return fmt.Errorf("%s does not say its name", shipped)
+	}
+	workloads := filepath.Join(filepath.Dir(file), "workloads")
+	if _, err := os.Stat(workloads); err != nil {
+		if err := os.CopyFS(workloads, os.DirFS(filepath.Join(topologiesDir, "workloads"))); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile(file, []byte(named), 0o644)
 }

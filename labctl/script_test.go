@@ -14,7 +14,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"labctl": main})
+	testscript.Main(m, map[string]func(){"labctl": main, "labload": loadMain})
 }
 
 // TestScripts runs labctl as a user does, on real namespaces. Each script has a
@@ -60,13 +60,7 @@ func writeLab(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) == 2 {
 		shipped = args[1]
 	}
-	data, err := os.ReadFile(filepath.Join(topologiesDir, shipped+".yaml"))
-	ts.Check(err)
-	named := strings.Replace(string(data), "name: "+shipped, "name: "+ts.Getenv("LAB"), 1)
-	if named == string(data) {
-		ts.Fatalf("%s does not say its name", shipped)
-	}
-	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(named), 0o644))
+	ts.Check(copyLab(shipped, ts.Getenv("LAB"), ts.MkAbs(args[0])))
 }
 
 // absent fails where anything of the script's lab is left on the machine.

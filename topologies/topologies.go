@@ -19,7 +19,7 @@ const Default = "native-routing"
 // ErrNotShipped is a name that no shipped topology has.
 var ErrNotShipped = errors.New("no such topology is shipped")
 
-//go:embed *.yaml
+//go:embed *.yaml workloads
 var files embed.FS
 
 //go:embed schema.json
@@ -30,6 +30,9 @@ func Names() []string {
 	names := []string{Default}
 	entries, _ := files.ReadDir(".") // the embedded root is always there
 	for _, e := range entries {
+		if e.IsDir() {
+			continue
+		}
 		if name := strings.TrimSuffix(e.Name(), ".yaml"); name != Default {
 			names = append(names, name)
 		}
@@ -45,6 +48,9 @@ func Open(name string) (fs.File, error) {
 	}
 	return f, nil
 }
+
+// OpenWorkload opens a manifest of the shipped topologies, by its path there.
+func OpenWorkload(path string) (fs.File, error) { return files.Open(path) }
 
 // Load loads a shipped topology; ErrNotShipped where there is none.
 func Load(name string) (*topo.Topology, error) {

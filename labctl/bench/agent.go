@@ -127,7 +127,7 @@ func (r *rig) readyTimes(ctx context.Context) (ready, floor samples, err error) 
 func firstAnswer(ctx context.Context, path, dir string) (took time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
-	cmd := exec.Command(path, "--run", filepath.Join(dir, "run"), "--data", filepath.Join(dir, "data"))
+	cmd := exec.Command(path, "--run", filepath.Join(dir, "run"), "--data", filepath.Join(dir, "data"), "--bpf", filepath.Join(dir, "bpf"))
 	var start time.Time
 	err = onThread(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
@@ -175,22 +175,25 @@ func (r *rig) agentPIDs(nodes []string) ([]int, error) {
 	return pids, nil
 }
 
-// memory is each process's VmRSS in MiB (proc_pid_status(5)).
-func memory(pids []int) (samples, error) {
+// memory is each process's VmRSS in MiB.
+func memory(pids []int) (samples, error) { return memoryOf("VmRSS", pids) }
+
+// memoryOf is a field of each process's status in MiB (proc_pid_status(5)).
+func memoryOf(field string, pids []int) (samples, error) {
 	var all samples
 	for _, pid := range pids {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 		if err != nil {
 			return nil, err
 		}
-		_, rest, _ := strings.Cut(string(text), "\nVmRSS:")
+		_, rest, _ := strings.Cut(string(text), "\n"+field+":")
 		fields := strings.Fields(rest)
 		if len(fields) == 0 {
-			return nil, fmt.Errorf("process %d has no VmRSS", pid)
+			return nil, fmt.Errorf("process %d has no %s", pid, field)
 		}
 		kib, err := strconv.ParseFloat(fields[0], 64)
 		if err != nil {
-			return nil, fmt.Errorf("VmRSS of process %d: %w", pid, err)
+			return nil, fmt.Errorf("%s of process %d: %w", field, pid, err)
 		}
 		all = append(all, kib/1024)
 	}

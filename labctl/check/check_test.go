@@ -37,11 +37,7 @@ func verify(t *testing.T, lab, stage string, spoil func(*simulator)) Report {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &simulator{
-		lab: path.Predict(staged, topo.NATUplink()), seen: map[string][]api.Sighting{},
-		dead: map[string]bool{}, drop: map[string]bool{}, nat: map[string]netip.Addr{},
-		deaf: map[string]bool{}, neighbours: map[string]api.Neighbour{}, rules: map[string]netip.Addr{},
-	}
+	s := newSimulator(path.Predict(staged, topo.NATUplink()))
 	if spoil != nil {
 		spoil(s)
 	}

@@ -9,11 +9,11 @@ import (
 )
 
 // targets are the addresses that the FIB of a node is asked about: those of the
-// flows that start there, each once.
+// flows by which it reaches other nodes and their pods.
 func (v *verification) targets(node string) []end {
 	var ends []end
 	for _, f := range v.flows {
-		if f.from.node == node && !f.from.pods {
+		if f.from.node == node && !f.from.pods && f.from.pod == "" && f.to.node != node {
 			ends = append(ends, f.to)
 		}
 	}

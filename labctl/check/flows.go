@@ -10,14 +10,21 @@ import (
 )
 
 // end is one end of traffic: a node, or the pods on it, which its pod gateway
-// stands for.
+// stands for, or one pod.
 type end struct {
-	node    string
+	node string
+	// pods says as what the network sees it: as pods, or as a node. A pod that is
+	// masqueraded is seen as its node.
 	pods    bool
 	address netip.Addr // of a sending node, the zero address: the kernel chooses
+	// pod is the key of the one pod that this end is; empty otherwise.
+	pod string
 }
 
 func (e end) String() string {
+	if e.pod != "" {
+		return fmt.Sprintf("%s (%s, %s)", shortKey(e.pod), e.address, e.node)
+	}
 	name := e.node
 	if e.pods {
 		name += " pods"

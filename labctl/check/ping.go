@@ -18,10 +18,14 @@ func (v *verification) pings(node string) (targets []api.PingTarget, flows []int
 	for i, f := range v.flows {
 		if f.from.node == node {
 			flows = append(flows, i)
-			targets = append(targets, api.PingTarget{
-				To: f.to.address, From: f.from.address, Count: 1, Timeout: echoTimeout, Size: 56,
+			t := api.PingTarget{
+				Pod: f.from.pod, To: f.to.address, Count: 1, Timeout: v.patience, Size: 56,
 				Session: v.session, Probe: uint32(i),
-			})
+			}
+			if f.from.pod == "" {
+				t.From = f.from.address
+			}
+			targets = append(targets, t)
 		}
 	}
 	return targets, flows

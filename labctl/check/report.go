@@ -1,6 +1,39 @@
 // Package check verifies a running lab: what must hold follows purely from the
-// topology, what holds comes from a [Prober], and each difference is reported
-// with its place, its cause and its cure.
+// topology and from what was deployed, what holds comes from a [Prober] or a
+// [ServiceProber], and each difference is reported with its place, its cause and
+// its cure. [Run] verifies routes, [RunServices] pods and services, [RunAll] both.
+//
+// A request between pods that fails is followed by an echo on the same way,
+// which every node looks out for: the place of the loss is seen, the cause found
+// as for routes, and so the same fault has the same words in both. What a stage
+// declares of packets holds for answers too: where the way from B to A is
+// declared lost, a request from A to B loses its answer there.
+//
+// # The scenarios of Cilium's connectivity test
+//
+// Those of "cilium connectivity test" that need neither policies nor the
+// Internet, and the group that covers each:
+//
+//	scenario                  group      how
+//	pod-to-pod                direct     every pod requests every backend's own address
+//	client-to-client          reach      every pod sends an echo to every other pod
+//	pod-to-service            service    every pod requests every service, until each backend was drawn
+//	pod-to-host               reach      every pod sends an echo to every address of every node, its own too
+//	host-to-pod               direct     every node requests every backend; reach: echoes to the other pods
+//	pod-to-cidr               source     every pod requests the router's page on all its addresses (10.10.x)
+//	pod-to-remote-nodeport    nodeport   every pod and node requests each NodePort on the other nodes
+//	pod-to-local-nodeport     nodeport   the same on its own node
+//	outside-to-nodeport       nodeport   nodes outside the cluster request each NodePort on each node
+//	from-cidr-to-pod          direct     nodes outside the cluster request every backend's own address
+//	pod-to-controlplane-host  reach      among pod-to-host
+//	no-unexpected-packet-drops drops     the datapath's counters before and after
+//	dns-only                  dns        every pod and node resolves every service
+//
+// Beyond it: pods (they run and are ready), maps (frontends and backends in the
+// kernel, joined with readiness), spread (shares by a chi-square test; session
+// affinity), source (who is seen as the client) and reverse (what sockets say
+// they are connected to). pod-to-hostport and pod-to-world have nothing to test
+// here: pods have no host ports, and a lab has no world.
 package check
 
 import "time"

@@ -21,6 +21,9 @@ type Subject struct {
 	Stage      string
 	Exceptions []topo.Exception
 	Uplink     topo.Uplink
+	// Cluster is what the agents were told last, with the containers of all pods.
+	// Only services need it.
+	Cluster api.Cluster
 }
 
 // Selection narrows a verification; empty means all.
@@ -39,6 +42,7 @@ type verification struct {
 	healthy  path.Lab
 	flows    []flow
 	session  uint32
+	patience time.Duration // how long an echo is waited for
 
 	mu        sync.Mutex
 	errs      map[string]error // why nothing can be told of a node
@@ -79,7 +83,7 @@ func Run(ctx context.Context, subject Subject, prober Prober, selection Selectio
 func newVerification(s Subject) *verification {
 	healthy := path.Predict(s.Topology, s.Uplink)
 	return &verification{
-		topology: s.Topology, healthy: healthy, flows: flows(s.Topology, s.Exceptions, healthy), session: rand.Uint32(),
+		topology: s.Topology, healthy: healthy, flows: flows(s.Topology, s.Exceptions, healthy), session: rand.Uint32(), patience: echoTimeout,
 		errs: map[string]error{}, probeErrs: map[string]error{}, tables: map[string]api.Tables{}, decisions: map[string][]api.Decision{},
 		echoes: map[int]api.PingResult{}, traced: map[int]api.TraceResult{}, sightings: map[uint32][]sighting{},
 		witnessing: map[string]bool{},
@@ -98,6 +102,9 @@ func (v *verification) each(do func(node string)) {
 // look reads the tables of every node and asks its FIB.
 func (v *verification) look(ctx context.Context, prober Prober) {
 	v.each(func(node string) {
+		if v.trouble(node) != nil {
+			return
+		}
 		tables, err := prober.Tables(ctx, node)
 		var decisions []api.Decision
 		if err == nil {

@@ -28,6 +28,13 @@ type simulator struct {
 	seen map[string][]api.Sighting
 }
 
+func newSimulator(lab path.Lab) *simulator {
+	return &simulator{
+		lab: lab, seen: map[string][]api.Sighting{}, dead: map[string]bool{}, drop: map[string]bool{}, nat: map[string]netip.Addr{},
+		deaf: map[string]bool{}, neighbours: map[string]api.Neighbour{}, rules: map[string]netip.Addr{},
+	}
+}
+
 var errDead = errors.New("the agent does not answer (labctl up starts it again)")
 
 func (s *simulator) alive(node string) error {
@@ -170,6 +177,9 @@ func (s *simulator) Trace(_ context.Context, node string, targets []api.TraceTar
 }
 
 func (s *simulator) StartWitness(_ context.Context, node string, _ uint32) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.seen, node) // of an earlier session
 	return s.alive(node)
 }
 

@@ -18,7 +18,9 @@ import (
 
 	"github.com/native-routing/labctl/agent/embedded"
 	"github.com/native-routing/labctl/labctl/lab"
+	"github.com/native-routing/labctl/labctl/manifest"
 	"github.com/native-routing/labctl/labctl/ui"
+	"github.com/native-routing/labctl/labctl/workload"
 	"github.com/native-routing/labctl/provision"
 	"github.com/native-routing/labctl/provision/netns"
 	"github.com/native-routing/labctl/topologies/topo"
@@ -87,7 +89,8 @@ func exitCode(err error) int {
 		return exit.Code
 	case errors.Is(err, errFailed):
 		return exitFailed
-	case errors.As(err, &usage), errors.As(err, &mistakes), errors.Is(err, topo.ErrInvalid):
+	case errors.As(err, &usage), errors.As(err, &mistakes), errors.Is(err, topo.ErrInvalid),
+		errors.Is(err, manifest.ErrInvalid), errors.Is(err, workload.ErrRefused):
 		return exitUsage
 	}
 	return exitTrouble
@@ -139,7 +142,7 @@ func newRoot(a *app) *cobra.Command {
 		return usageError{fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath())}
 	})
 	for _, c := range []func(*app) *cobra.Command{
-		newUp, newDown, newStatus, newVerify, newExec, newSSH, newDoctor, newTopology, newVersion,
+		newUp, newDown, newStatus, newVerify, newGet, newApply, newDelete, newExec, newSSH, newDbg, newDoctor, newTopology, newVersion,
 	} {
 		root.AddCommand(c(a))
 	}

@@ -5,23 +5,26 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/native-routing/labctl/labctl/lab"
 	"github.com/native-routing/labctl/provision"
 )
 
 func newExec(a *app) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "exec NODE -- COMMAND [ARG...]",
-		Short: "Run a command on a node",
-		Long: `Runs the command on the node, with the node's own network, hostname and names.
+		Use:   "exec NODE|POD -- COMMAND [ARG...]",
+		Short: "Run a command on a node or in a pod",
+		Long: `Runs the command there, with its own network, hostname and names. A pod is named
+as kubectl does: curl-pod, kube-system/a-pod, deploy/webpod.
 It exits with the command's own code: 128 plus the number of the signal that
 ended it, 127 where there is no such command.`,
-		Example: "  labctl exec k8s-ctr -- ip route\n  labctl exec router -- tcpdump -nni any icmp",
+		Example: "  labctl exec k8s-ctr -- ip route\n  labctl exec router -- tcpdump -nni any icmp\n  labctl exec curl-pod -- curl -s webpod",
 		Args:    cobra.MinimumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			argv := args[1:]
@@ -31,11 +34,14 @@ ended it, 127 where there is no such command.`,
 			if len(argv) == 0 {
 				return usageError{errors.New("exec: no command was given (labctl exec NODE -- COMMAND)")}
 			}
-			return a.run(cmd.Context(), args[0], func(provision.Node) provision.Command {
-				return provision.Command{Argv: argv}
+			return a.run(cmd.Context(), args[0], place{
+				node: func(provision.Node) provision.Command { return provision.Command{Argv: argv} },
+				pod: func(n provision.Node, key string) provision.Command {
+					return inPod(n, key, append([]string{"--"}, argv...)...)
+				},
 			})
 		},
-		ValidArgsFunction: a.completeNodes,
+		ValidArgsFunction: a.completePlaces,
 	}
 	cmd.Flags().SetInterspersed(false)
 	return cmd
@@ -43,18 +49,34 @@ ended it, 127 where there is no such command.`,
 
 func newSSH(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:   "ssh NODE",
-		Short: "A shell on a node",
+		Use:   "ssh NODE|POD",
+		Short: "A shell on a node or in a pod",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.run(cmd.Context(), args[0], provision.Node.Shell)
+			return a.run(cmd.Context(), args[0], place{
+				node: provision.Node.Shell,
+				pod:  func(n provision.Node, key string) provision.Command { return inPod(n, key) },
+			})
 		},
-		ValidArgsFunction: a.completeNodes,
+		ValidArgsFunction: a.completePlaces,
 	}
 }
 
-// run hands the terminal over to a command on a node.
-func (a *app) run(ctx context.Context, name string, command func(provision.Node) provision.Command) error {
+// place says what to run on a node, and what to run for a pod on its node; pod
+// is nil where only a node makes sense.
+type place struct {
+	node func(provision.Node) provision.Command
+	pod  func(n provision.Node, key string) provision.Command
+}
+
+// inPod lets the agent's executable enter a pod of its node.
+func inPod(n provision.Node, key string, args ...string) provision.Command {
+	argv := []string{path.Join(n.Dir(), "agent"), "exec", "--data", n.Dir(), key}
+	return provision.Command{Argv: append(argv, args...)}
+}
+
+// run hands the terminal over to a command on a node or in a pod.
+func (a *app) run(ctx context.Context, name string, in place) error {
 	l, err := a.current(a.story())
 	if err != nil {
 		return err
@@ -63,8 +85,13 @@ func (a *app) run(ctx context.Context, name string, command func(provision.Node)
 	if err != nil {
 		return err
 	}
+	command := in.node
 	if _, ok := saved.Topology.Nodes.Get(name); !ok {
-		return usageError{fmt.Errorf("lab %s has no node %s; it has %s", l.Name, name, strings.Join(saved.Topology.Nodes.Names(), ", "))}
+		node, key, ok := saved.PodNode(name)
+		if !ok || in.pod == nil {
+			return usageError{noPlace(l.Name, name, saved, in.pod != nil)}
+		}
+		name, command = node, func(n provision.Node) provision.Command { return in.pod(n, key) }
 	}
 	node, err := l.Provider.OpenNode(ctx, l.Name, name)
 	if err != nil {
@@ -81,6 +108,14 @@ func (a *app) run(ctx context.Context, name string, command func(provision.Node)
 		return err
 	}
 	return &provision.ExitError{Argv: c.Argv, Code: 128 + int(syscall.SIGINT), Signal: "interrupt"}
+}
+
+func noPlace(labName, name string, saved lab.Saved, pods bool) error {
+	nodes := strings.Join(saved.Topology.Nodes.Names(), ", ")
+	if names := saved.PodNames(); pods && len(names) > 0 {
+		return fmt.Errorf("lab %s has no node or pod %s; its nodes are %s, its pods %s", labName, name, nodes, strings.Join(names, ", "))
+	}
+	return fmt.Errorf("lab %s has no node %s; it has %s", labName, name, nodes)
 }
 
 // terminal says whether a stream is the user's terminal.

@@ -121,13 +121,28 @@ func (a *app) nodeStatus(r lab.StatusReport, name string, format ui.Format) erro
 }
 
 func (a *app) completeNodes(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-	l, err := a.current(ui.NewProgress(io.Discard, ui.Quiet))
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	saved, err := l.Store.Load(l.Name)
-	if err != nil {
+	saved, ok := a.saved()
+	if !ok {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	return saved.Topology.Nodes.Names(), cobra.ShellCompDirectiveNoFileComp
+}
+
+// completePlaces offers nodes and pods.
+func (a *app) completePlaces(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	saved, ok := a.saved()
+	if !ok {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return append(saved.Topology.Nodes.Names(), saved.PodNames()...), cobra.ShellCompDirectiveNoFileComp
+}
+
+// saved is the lab that a completion is about.
+func (a *app) saved() (lab.Saved, bool) {
+	l, err := a.current(ui.NewProgress(io.Discard, ui.Quiet))
+	if err != nil {
+		return lab.Saved{}, false
+	}
+	saved, err := l.Store.Load(l.Name)
+	return saved, err == nil
 }

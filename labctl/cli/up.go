@@ -9,6 +9,7 @@ import (
 
 	"github.com/native-routing/labctl/labctl/lab"
 	"github.com/native-routing/labctl/labctl/ui"
+	"github.com/native-routing/labctl/labctl/workload"
 )
 
 func newUp(a *app) *cobra.Command {
@@ -64,6 +65,13 @@ func (a *app) writeUp(w io.Writer, r lab.UpReport) error {
 	if err := changes.Write(w); err != nil {
 		return err
 	}
+	changed := len(r.Changes) > 0
+	for _, c := range r.Workloads {
+		if c.Verb != workload.Unchanged {
+			changed = true
+			fmt.Fprintln(w, "  "+c.String())
+		}
+	}
 	for _, x := range r.Refused {
 		fmt.Fprintf(w, "refused on %s: %s: %s\n", x.Node, x.Object, x.Reason)
 	}
@@ -71,7 +79,7 @@ func (a *app) writeUp(w io.Writer, r lab.UpReport) error {
 		fmt.Fprintln(w, "note:", remark)
 	}
 	state := "is up"
-	if len(r.Changes) == 0 {
+	if !changed {
 		state = "is unchanged"
 	}
 	fmt.Fprintf(w, "\nLab %s %s (%s).\n", r.Lab, state, ui.Duration(r.Took))
@@ -82,9 +90,10 @@ func (a *app) writeUp(w io.Writer, r lab.UpReport) error {
 func (a *app) writeNext(w io.Writer) error {
 	next := ui.NewGrid()
 	next.Indent = "  "
-	next.Row("labctl verify routes", "prove what works, and see which failures are the lesson")
+	next.Row("labctl verify", "prove what works, and see which failures are the lesson")
 	next.Row("labctl status", "nodes, addresses, agents and what they refuse")
-	next.Row("labctl ssh NODE", "a shell on a node")
+	next.Row("labctl get pods -o wide", "what runs where")
+	next.Row("labctl ssh NODE", "a shell on a node, or in a pod")
 	next.Row("labctl down", "remove everything")
 	fmt.Fprintln(w, "Try next:")
 	return next.Write(w)

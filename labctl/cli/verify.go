@@ -16,48 +16,54 @@ import (
 func newVerify(a *app) *cobra.Command {
 	var nodes, groups []string
 	output := ui.NewFormat(ui.Table, ui.JSON, ui.YAML, ui.JUnit)
-	verify := func(cmd *cobra.Command, _ []string) error {
-		selection, err := selection(nodes, groups)
-		if err != nil {
-			return err
+	verify := func(of []check.Group) func(*cobra.Command, []string) error {
+		return func(cmd *cobra.Command, _ []string) error {
+			selection, err := selection(nodes, groups, of)
+			if err != nil {
+				return err
+			}
+			return a.verify(cmd.Context(), selection, output.Format)
 		}
-		return a.verify(cmd.Context(), selection, output.Format)
 	}
+	all := append(check.RouteGroups(), check.ServiceGroups()...)
 	cmd := &cobra.Command{
 		Use:   "verify",
 		Short: "Prove from the kernel's tables and real packets what works, and say why the rest does not",
 		Args:  cobra.NoArgs,
-		RunE:  verify,
+		RunE:  verify(all),
 	}
-	routes := &cobra.Command{
-		Use:   "routes",
-		Short: "Interfaces, forwarding, routes, FIB decisions, ping and tracepath",
-		Args:  cobra.NoArgs,
-		RunE:  verify,
+	part := func(name, short string, of []check.Group) {
+		cmd.AddCommand(&cobra.Command{Use: name, Short: short, Args: cobra.NoArgs, RunE: verify(of)})
 	}
-	cmd.AddCommand(routes)
+	part("all", "Routes and services, as without a name", all)
+	part("routes", "Interfaces, forwarding, routes, FIB decisions, ping and tracepath", check.RouteGroups())
+	part("services", "Pods, maps, every backend and every service from every node and pod", check.ServiceGroups())
 	f := cmd.PersistentFlags()
 	f.StringSliceVar(&nodes, "node", nil, "only what is checked on these nodes")
-	f.StringSliceVar(&groups, "check", nil, "only these checks: "+groupNames())
+	f.StringSliceVar(&groups, "check", nil, "only these checks: "+strings.Join(groupNames(all), ", "))
 	cmd.PersistentFlags().VarP(output, "output", "o", output.Usage())
 	_ = cmd.RegisterFlagCompletionFunc("node", a.completeNodes) // these fail only for a flag that is not there
-	_ = cmd.RegisterFlagCompletionFunc("check", cobra.FixedCompletions(strings.Split(groupNames(), ", "), cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("check", cobra.FixedCompletions(groupNames(all), cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
-func groupNames() string {
+func groupNames(groups []check.Group) []string {
 	var names []string
-	for _, g := range check.RouteGroups() {
+	for _, g := range groups {
 		names = append(names, string(g))
 	}
-	return strings.Join(names, ", ")
+	return names
 }
 
-func selection(nodes, groups []string) (check.Selection, error) {
-	s := check.Selection{Nodes: nodes}
+// selection is what is asked for, of the groups that the command is about.
+func selection(nodes, groups []string, of []check.Group) (check.Selection, error) {
+	s := check.Selection{Nodes: nodes, Groups: of}
+	if len(groups) > 0 {
+		s.Groups = nil
+	}
 	for _, g := range groups {
-		if !slices.Contains(check.RouteGroups(), check.Group(g)) {
-			return s, usageError{fmt.Errorf("--check %s: there are %s", g, groupNames())}
+		if !slices.Contains(of, check.Group(g)) {
+			return s, usageError{fmt.Errorf("--check %s: there are %s", g, strings.Join(groupNames(of), ", "))}
 		}
 		s.Groups = append(s.Groups, check.Group(g))
 	}

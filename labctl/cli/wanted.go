@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/native-routing/labctl/labctl/lab"
+	"github.com/native-routing/labctl/labctl/manifest"
 	"github.com/native-routing/labctl/labctl/ui"
 	"github.com/native-routing/labctl/topologies"
 	"github.com/native-routing/labctl/topologies/topo"
@@ -41,12 +42,48 @@ func (a *app) wanted(args []string) (lab.Wanted, error) {
 	if err != nil {
 		return lab.Wanted{}, err
 	}
+	objects, err := a.workloads(t, source)
+	if err != nil {
+		return lab.Wanted{}, err
+	}
 	if !slices.Contains(topologies.Names(), source) {
 		if source, err = filepath.Abs(source); err != nil {
 			return lab.Wanted{}, err
 		}
 	}
-	return lab.Wanted{Topology: t, Source: source, Digest: digest(data)}, nil
+	return lab.Wanted{Topology: t, Source: source, Digest: digest(data), Objects: objects}, nil
+}
+
+// workloads reads the manifests that a topology names, which lie beside it.
+func (a *app) workloads(t *topo.Topology, source string) (manifest.Objects, error) {
+	open := func(name string) (fs.File, error) { return os.DirFS(filepath.Dir(source)).Open(name) }
+	if slices.Contains(topologies.Names(), source) {
+		open = topologies.OpenWorkload
+	}
+	var files []manifest.Objects
+	for _, name := range t.Workloads {
+		f, err := open(name)
+		if err != nil {
+			return manifest.Objects{}, usageError{fmt.Errorf("workload %s of %s: %w", name, source, err)}
+		}
+		objects, err := a.decode(name, f)
+		if err = cmp.Or(err, f.Close()); err != nil {
+			return manifest.Objects{}, err
+		}
+		files = append(files, objects)
+	}
+	return manifest.Join(files...)
+}
+
+// decode reads one manifest, and says what of it changes nothing in a lab.
+func (a *app) decode(name string, r io.Reader) (manifest.Objects, error) {
+	objects, notices, err := manifest.Decode(name, r)
+	for _, n := range notices {
+		if !a.quiet {
+			fmt.Fprintln(a.Err, "note:", n)
+		}
+	}
+	return objects, err
 }
 
 // source is the file or the name that a command line means.

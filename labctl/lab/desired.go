@@ -8,12 +8,13 @@ import (
 	"net/netip"
 
 	"github.com/native-routing/labctl/agent/api"
+	"github.com/native-routing/labctl/labctl/workload"
 	"github.com/native-routing/labctl/topologies/topo"
 )
 
 // desired turns a topology into what one node's agent is to hold. It is pure:
 // the same topology gives the same generation.
-func desired(t *topo.Topology, uplink topo.Uplink, node string) (api.State, error) {
+func desired(t *topo.Topology, uplink topo.Uplink, cluster api.Cluster, node string) (api.State, error) {
 	n, _ := t.Nodes.Get(node)
 	state := api.State{
 		Lab: t.Metadata.Name, Node: node,
@@ -21,6 +22,13 @@ func desired(t *topo.Topology, uplink topo.Uplink, node string) (api.State, erro
 		Underlay: underlay(n, uplink),
 	}
 	state.Sysctls = sysctls(state.Underlay)
+	if state.Pods != nil && len(cluster.Nodes) > 0 {
+		own := workload.ForNode(cluster, node)
+		state.Cluster = &own
+	}
+	if n.WebServer {
+		state.Page = "<h1>Web Server : " + node + "</h1>"
+	}
 	data, err := json.Marshal(state)
 	if err != nil {
 		return state, fmt.Errorf("compile the state of %s: %w", node, err)

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/native-routing/labctl/labctl/workload"
 	"github.com/native-routing/labctl/topologies/topo"
 )
 
@@ -12,12 +13,16 @@ func TestDesiredIsPure(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	cluster, err := workload.Set{}.Cluster(whole)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, node := range whole.Nodes.Names() {
-		first, err := desired(whole, topo.NATUplink(), node)
+		first, err := desired(whole, topo.NATUplink(), cluster, node)
 		if err != nil {
 			t.Fatal(err)
 		}
-		second, err := desired(whole, topo.NATUplink(), node)
+		second, err := desired(whole, topo.NATUplink(), cluster, node)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -42,9 +47,13 @@ func TestDesiredIsPure(t *testing.T) {
 
 func generations(t *testing.T, whole *topo.Topology) map[string]string {
 	t.Helper()
+	cluster, err := workload.Set{}.Cluster(whole)
+	if err != nil {
+		t.Fatal(err)
+	}
 	all := map[string]string{}
 	for _, node := range whole.Nodes.Names() {
-		state, err := desired(whole, topo.NATUplink(), node)
+		state, err := desired(whole, topo.NATUplink(), cluster, node)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/native-routing/labctl/labctl/manifest"
+	"github.com/native-routing/labctl/labctl/workload"
 	"github.com/native-routing/labctl/provision"
 	"github.com/native-routing/labctl/topologies/topo"
 )
@@ -69,16 +71,21 @@ func (l *Lab) lock(ctx context.Context) (func(), error) {
 }
 
 // remember writes what is asked for, before the first change.
-func (l *Lab) remember(w Wanted) error {
+func (l *Lab) remember(w Wanted) (Saved, []workload.Change, error) {
 	saved := Saved{
 		Topology: w.Topology, Source: w.Source, Digest: w.Digest, Stage: w.Stage,
 		Provider: l.Provider.Name(), Version: l.Version, Since: time.Now().UTC(),
 	}
+	var shipped []manifest.Ref
 	if old, err := l.Store.Load(l.Name); err == nil {
 		if old.Provider != saved.Provider {
-			return fmt.Errorf("lab %s stands on %s, not on %s: take it down first (labctl down --lab %s)", l.Name, old.Provider, saved.Provider, l.Name)
+			return saved, nil, fmt.Errorf("lab %s stands on %s, not on %s: take it down first (labctl down --lab %s)", l.Name, old.Provider, saved.Provider, l.Name)
 		}
-		saved.Since = old.Since
+		saved.Since, saved.Workloads, shipped = old.Since, old.Workloads, old.Shipped
 	}
-	return l.Store.Save(l.Name, saved)
+	changes, err := furnish(&saved, shipped, w.Objects)
+	if err != nil {
+		return saved, nil, fmt.Errorf("workloads: %w", err)
+	}
+	return saved, changes, l.Store.Save(l.Name, saved)
 }

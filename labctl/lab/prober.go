@@ -42,6 +42,24 @@ func (p prober) StopWitness(ctx context.Context, node string, session uint32) (a
 	return call(ctx, p.agents, node, api.StopWitness, api.WitnessRequest{Session: session})
 }
 
+func (p prober) Services(ctx context.Context, node string) (api.ServiceTable, error) {
+	return call(ctx, p.agents, node, api.GetServices, api.None{})
+}
+
+func (p prober) Pods(ctx context.Context, node string) (api.PodList, error) {
+	return call(ctx, p.agents, node, api.GetPods, api.None{})
+}
+
+func (p prober) Fetch(ctx context.Context, node string, targets []api.FetchTarget) ([]api.FetchResult, error) {
+	r, err := call(ctx, p.agents, node, api.Fetch, api.FetchRequest{Targets: targets})
+	return answers(node, r.Results, len(targets), err)
+}
+
+func (p prober) Drops(ctx context.Context, node string) (map[string]uint64, error) {
+	r, err := call(ctx, p.agents, node, api.GetDrops, api.None{})
+	return r.Packets, err
+}
+
 // answers refuses a list that does not have one answer for each question.
 func answers[T any](node string, got []T, asked int, err error) ([]T, error) {
 	if err == nil && len(got) != asked {

@@ -15,6 +15,8 @@ import (
 	"github.com/gofrs/flock"
 	"github.com/google/renameio/v2/maybe"
 
+	"github.com/native-routing/labctl/labctl/manifest"
+	"github.com/native-routing/labctl/labctl/workload"
 	"github.com/native-routing/labctl/topologies/topo"
 )
 
@@ -40,6 +42,10 @@ type Saved struct {
 	Provider string    `json:"provider"`
 	Version  string    `json:"version"`
 	Since    time.Time `json:"since"`
+	// Workloads are the Kubernetes objects of the lab. Shipped names those that
+	// the topology brought.
+	Workloads workload.Set   `json:"workloads"`
+	Shipped   []manifest.Ref `json:"shipped,omitempty"`
 }
 
 // Labs lists the labs that were brought up and not yet down, by name.
@@ -90,7 +96,7 @@ func (s Store) Save(lab string, saved Saved) error {
 	if err != nil {
 		return fmt.Errorf("write the state of lab %s: %w", lab, err)
 	}
-	if err := maybe.WriteFile(s.path(lab, stateFile), append(data, '\n'), 0o644); err != nil {
+	if err := maybe.WriteFile(s.path(lab, stateFile), append(data, '\n'), 0o600); err != nil {
 		return fmt.Errorf("write the state of lab %s: %w (is %s writable, and is there room?)", lab, err, s.Dir)
 	}
 	return nil

@@ -13,6 +13,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/native-routing/labctl/agent/api"
+	"github.com/native-routing/labctl/labctl/manifest"
+	"github.com/native-routing/labctl/labctl/workload"
 	"github.com/native-routing/labctl/provision"
 	"github.com/native-routing/labctl/topologies/topo"
 )
@@ -36,6 +38,8 @@ type Wanted struct {
 	// Stage is entered. Where it is empty, the lab stays in the stage that it is
 	// in, and a new lab begins in the topology's first.
 	Stage string
+	// Objects are the topology's workloads.
+	Objects manifest.Objects
 }
 
 // UpReport is what up did.
@@ -43,6 +47,8 @@ type UpReport struct {
 	Lab     string             `json:"lab"`
 	Stage   string             `json:"stage,omitempty"`
 	Changes []provision.Change `json:"changes"`
+	// Workloads are the topology's objects, and what became of each.
+	Workloads []workload.Change `json:"workloads,omitempty"`
 	// Refused are the objects that agents will not make, and why.
 	Refused []Refusal     `json:"refused,omitempty"`
 	Remarks []string      `json:"remarks,omitempty"`
@@ -60,6 +66,7 @@ type Refusal struct {
 type up struct {
 	*Lab
 	topology *topo.Topology // that of the stage
+	saved    Saved
 	agents   *agents
 	states   map[string]api.State
 
@@ -86,12 +93,13 @@ func (l *Lab) Up(ctx context.Context, wanted Wanted) (UpReport, error) {
 	if err != nil {
 		return UpReport{}, err
 	}
-	if err := l.remember(wanted); err != nil {
+	saved, workloads, err := l.remember(wanted)
+	if err != nil {
 		return UpReport{}, err
 	}
-	u := &up{Lab: l, topology: staged, agents: l.agents(), states: map[string]api.State{}}
+	u := l.newUp(staged, saved)
 	defer u.agents.Close()
-	u.report.Lab, u.report.Stage, u.report.Changes = l.Name, wanted.Stage, []provision.Change{}
+	u.report.Lab, u.report.Stage, u.report.Workloads = l.Name, wanted.Stage, workloads
 	err = u.run(ctx)
 	u.report.Took = time.Since(start)
 	return u.report, err
@@ -109,21 +117,33 @@ func (l *Lab) stageOf(w Wanted) string {
 	return names[0]
 }
 
+func (l *Lab) newUp(staged *topo.Topology, saved Saved) *up {
+	u := &up{Lab: l, topology: staged, saved: saved, agents: l.agents(), states: map[string]api.State{}}
+	u.report.Changes = []provision.Change{}
+	return u
+}
+
 // run is the way of up from top to bottom.
 func (u *up) run(ctx context.Context) error {
-	steps := []struct {
-		name string
-		do   func(context.Context) error
-		// told is what the step says of itself, where that is not its changes.
-		told func() string
-	}{
+	return u.carryOut(ctx, []step{
 		{name: "nodes", do: u.nodes},
 		{name: "links", do: u.links},
 		{name: "agents", do: u.startAgents},
-		{name: "routing", do: u.sendStates},
+		{name: "state", do: u.sendStates},
 		{name: "settle", do: u.settle, told: u.standing},
 		{name: "prune", do: u.prune},
-	}
+	})
+}
+
+// step is one of a workflow's.
+type step struct {
+	name string
+	do   func(context.Context) error
+	// told is what the step says of itself, where that is not its changes.
+	told func() string
+}
+
+func (u *up) carryOut(ctx context.Context, steps []step) error {
 	for _, s := range steps {
 		step := u.Story.Start(s.name)
 		before := len(u.report.Changes)
@@ -215,7 +235,8 @@ func (u *up) startAgents(ctx context.Context) error {
 		}
 		service := provision.Service{
 			Name: "agent",
-			Argv: []string{path.Join(c.node.Dir(), "agent"), "--run", c.node.RunDir(), "--data", c.node.Dir()},
+			Argv: []string{path.Join(c.node.Dir(), "agent"), "--run", c.node.RunDir(), "--data", c.node.Dir(),
+				"--bpf", c.node.BPFDir(), "--cgroup", c.node.Cgroup()},
 		}
 		changes, err := c.node.EnsureService(ctx, service)
 		if err == nil && u.answers(ctx, name) != nil {
@@ -257,8 +278,12 @@ func (u *up) answers(ctx context.Context, node string) error {
 
 // sendStates gives every agent what it is to hold.
 func (u *up) sendStates(ctx context.Context) error {
+	cluster, err := u.saved.Workloads.Cluster(u.topology)
+	if err != nil {
+		return err
+	}
 	for _, name := range u.topology.Nodes.Names() {
-		state, err := desired(u.topology, u.Uplink, name)
+		state, err := desired(u.topology, u.Uplink, cluster, name)
 		if err != nil {
 			return err
 		}
@@ -274,7 +299,7 @@ func (u *up) sendStates(ctx context.Context) error {
 			return nil, err
 		}
 		if applied.Changed {
-			return []provision.Change{{Verb: provision.Changed, Node: name, Object: "routing", Detail: "generation " + applied.Generation}}, nil
+			return []provision.Change{{Verb: provision.Changed, Node: name, Object: "state of its agent", Detail: "generation " + applied.Generation}}, nil
 		}
 		return setBack(name, before), nil
 	})

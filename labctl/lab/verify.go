@@ -6,7 +6,8 @@ import (
 	"github.com/native-routing/labctl/labctl/check"
 )
 
-// Verify checks the routes of the lab as it was deployed.
+// Verify checks the lab as it was deployed: its routes, its services, or what
+// the selection picks of both.
 func (l *Lab) Verify(ctx context.Context, selection check.Selection) (check.Report, error) {
 	saved, err := l.Store.Load(l.Name)
 	if err != nil {
@@ -16,10 +17,15 @@ func (l *Lab) Verify(ctx context.Context, selection check.Selection) (check.Repo
 	if err != nil {
 		return check.Report{}, err
 	}
+	cluster, err := saved.Workloads.Cluster(staged)
+	if err != nil {
+		return check.Report{}, err
+	}
 	agents := l.agents()
 	defer agents.Close()
-	report := check.Run(ctx, check.Subject{
+	report := check.RunAll(ctx, check.Subject{
 		Topology: staged, Stage: saved.Stage, Exceptions: saved.Topology.Exceptions(saved.Stage), Uplink: l.Uplink,
+		Cluster: cluster,
 	}, prober{agents}, selection)
 	return report, ctx.Err()
 }

@@ -1,0 +1,360 @@
+package check
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/native-routing/labctl/agent/api"
+	"github.com/native-routing/labctl/topologies/topo"
+)
+
+// balanced is a row of requests to one address that stands for several backends.
+type balanced struct {
+	// from is where the requests meet the maps: the asker's node, or the node
+	// whose port is called.
+	from     asker
+	service  api.Service
+	shares   []part
+	protocol string
+	// full means that every backend was drawn.
+	full bool
+	// outside means that packets come to the node that balances, which drops them
+	// where there is no backend; within the caller's socket is refused at once.
+	outside bool
+	row     int
+}
+
+// part is what one backend got of a row of requests.
+type part struct {
+	backend
+	way      verdict
+	answered int
+}
+
+// lost says whether requests to the backend cannot be answered.
+func (p part) lost() bool { return p.way.outcome != OK && p.way.outcome != UnexpectedSuccess }
+
+// tally is what came of a row of requests.
+type tally struct {
+	total, failed int
+	strangers     []string // who answered and is no backend
+	failure       string   // the last failure's text
+	errors        []string // the classes of the failures, each once
+}
+
+func (s *services) balancedOf(c balancedCheck) balanced {
+	b := balanced{from: asker{node: c.asker.node}, service: c.service, protocol: s.rows[c.row].target.Protocol, full: c.service.Affinity == 0, row: c.row}
+	for _, one := range c.backends {
+		b.shares = append(b.shares, part{backend: one, way: s.way(c.asker, one)})
+	}
+	return b
+}
+
+// count tells the attempts of a row apart.
+func (s *services) count(b *balanced) (tally, bool) {
+	got, known := s.answers[b.row]
+	if !known || len(got.Attempts) == 0 {
+		return tally{}, false
+	}
+	t := tally{total: len(got.Attempts)}
+	for _, a := range got.Attempts {
+		if a.Error != "" {
+			t.failed++
+			t.failure = a.Message
+			t.errors = include(t.errors, a.Error)
+			continue
+		}
+		if b.protocol != "http" {
+			continue
+		}
+		if at := slices.IndexFunc(b.shares, func(p part) bool { return p.hostname() == a.Hostname }); at >= 0 {
+			b.shares[at].answered++
+		} else {
+			t.strangers = include(t.strangers, a.Hostname)
+		}
+	}
+	return t, true
+}
+
+// judgeServices judges the requests to services' own addresses.
+func (s *services) judgeServices() []Result {
+	var results []Result
+	for _, c := range s.balanced {
+		port := c.service.Ports[c.port]
+		r := Result{Group: Service, Node: c.asker.node,
+			Name: fmt.Sprintf("%s → %s %s:%d/%s", c.asker, shortKey(c.service.Key()), c.service.ClusterIP, port.Port, cmp.Or(port.Protocol, "TCP"))}
+		results = append(results, s.judgeBalanced(r, s.balancedOf(c)))
+	}
+	return results
+}
+
+// judgeBalanced judges one row of requests: who answers must be exactly the
+// backends that can be reached, and what fails exactly the rest.
+func (s *services) judgeBalanced(r Result, b balanced) Result {
+	r.Expected = b.expected()
+	t, known := s.count(&b)
+	if !known {
+		return s.unseen(r, r.Node)
+	}
+	if len(b.shares) == 0 {
+		return s.judgeRefused(r, b, t)
+	}
+	r.Seen = b.seen(t)
+	wrong, broken := b.anomalies(t)
+	if broken {
+		r.Outcome, r.Seen = Failed, strings.Join(append([]string{r.Seen}, wrong...), "; ")
+		r.Causes = s.balanceCauses(b, t, wrong)
+		return r
+	}
+	r.Outcome = b.outcome(t)
+	if slices.ContainsFunc(b.shares, part.lost) && r.Outcome != OK {
+		r.Seen = s.explain(b, t)
+	}
+	for _, p := range b.shares {
+		if r.Outcome.bad() && p.way.outcome == r.Outcome {
+			r.Causes = unique(append(r.Causes, p.way.reasons...))
+		}
+	}
+	if r.Outcome == Unknown && len(r.Causes) == 0 {
+		return s.unseen(r, r.Node)
+	}
+	return r
+}
+
+// outcome follows from the ways to the backends, where nothing else is amiss. A
+// client that keeps its backend meets only that one's way.
+func (b balanced) outcome(t tally) Outcome {
+	if b.service.Affinity > 0 && t.failed == 0 {
+		return OK
+	}
+	outcome := OK
+	for _, worse := range []Outcome{ExpectedFailure, UnexpectedSuccess, Unknown, Failed} {
+		if slices.ContainsFunc(b.shares, func(p part) bool { return p.way.outcome == worse }) {
+			outcome = worse
+		}
+	}
+	return outcome
+}
+
+// expected is what should come of the requests, in a few words.
+func (b balanced) expected() string {
+	var answer, lose []string
+	for _, p := range b.shares {
+		if p.way.declared {
+			lose = append(lose, p.address.String())
+		} else {
+			answer = append(answer, p.address.String())
+		}
+	}
+	var texts []string
+	switch {
+	case len(b.shares) == 0:
+		return "refused: no backend"
+	case b.service.Affinity > 0:
+		texts = append(texts, "one of "+strings.Join(append(answer, lose...), " ")+" for all requests")
+		return texts[0]
+	case len(answer) > 0:
+		texts = append(texts, "answers of "+strings.Join(answer, " "))
+	}
+	if len(lose) > 0 {
+		texts = append(texts, "requests to "+strings.Join(lose, " ")+" lost")
+	}
+	return strings.Join(texts, ", ")
+}
+
+// seen is who answered how often.
+func (b balanced) seen(t tally) string {
+	text := plural(t.total-t.failed, "answer")
+	if b.protocol == "http" {
+		var counts []string
+		for _, p := range b.shares {
+			counts = append(counts, fmt.Sprintf("%s %d", p.address.Addr(), p.answered))
+		}
+		text += " (" + strings.Join(counts, ", ") + ")"
+	}
+	if t.failed > 0 {
+		text += fmt.Sprintf(", %d of %d failed", t.failed, t.total)
+	}
+	return text
+}
+
+// anomalies are what the ways to the backends do not account for.
+func (b balanced) anomalies(t tally) (texts []string, some bool) {
+	lost := slices.ContainsFunc(b.shares, part.lost)
+	for _, name := range t.strangers {
+		texts = append(texts, name+" answers, which is none of its backends")
+	}
+	for _, p := range b.shares {
+		switch {
+		case b.protocol != "http":
+		case p.lost() && p.answered > 0 && p.way.outcome != Unknown:
+			texts = append(texts, p.String()+" answers, although it cannot be reached directly")
+		case b.full && !p.lost() && !p.doubtful && p.answered == 0:
+			texts = append(texts, p.String()+" never answers")
+		}
+	}
+	if t.failed > 0 && !lost {
+		texts = append(texts, fmt.Sprintf("%d of %d requests fail: %s", t.failed, t.total, t.failure))
+	}
+	if t.failed == 0 && lost && b.full && !slices.ContainsFunc(b.shares, func(p part) bool { return p.lost() && (p.doubtful || p.way.outcome == Unknown) }) {
+		texts = append(texts, "no request fails")
+	}
+	return texts, len(texts) > 0
+}
+
+// balanceCauses say why requests do not end as they should: the maps by which
+// they go, the ways to backends, or neither.
+func (s *services) balanceCauses(b balanced, t tally, wrong []string) []Cause {
+	if causes := s.differences[b.from.node][b.service.Key()]; len(causes) > 0 {
+		return withoutEffect(causes)
+	}
+	var causes []Cause
+	for _, p := range b.shares {
+		if p.way.outcome.bad() {
+			causes = append(causes, p.way.reasons...)
+		}
+	}
+	if len(causes) == 0 && t.failed == t.total {
+		causes = s.deafCauses(b, t)
+	}
+	if len(causes) == 0 {
+		causes = []Cause{{Node: b.from.node, Cure: "labctl dbg " + b.from.node + " monitor", Effect: strings.Join(wrong, "; "),
+			Reason: fmt.Sprintf("does not balance service %s as its maps say", shortKey(b.service.Key()))}}
+	}
+	return unique(causes)
+}
+
+// deafCauses say why nothing answers at all: a name server is no pod, and an
+// outside caller must come to the node that balances.
+func (s *services) deafCauses(b balanced, t tally) []Cause {
+	if b.service.ClusterIP == s.cluster.DNS {
+		return s.deafNameServer(b.from.node, t.failure)
+	}
+	for _, c := range s.ports {
+		if c.row != b.row || c.flow < 0 {
+			continue
+		}
+		if v := s.followed(c.flow); v.outcome.bad() && v.outcome != Unknown {
+			return v.reasons
+		}
+		return []Cause{{Node: c.entry, Effect: t.failure, Cure: "labctl dbg " + c.entry + " monitor",
+			Reason: fmt.Sprintf("NodePort %d of service %s does not answer to callers from outside", c.service.Ports[c.port].NodePort, shortKey(c.service.Key()))}}
+	}
+	return nil
+}
+
+func withoutEffect(causes []Cause) []Cause {
+	causes = slices.Clone(causes)
+	for i := range causes {
+		causes[i] = causes[i].fault()
+	}
+	return unique(causes)
+}
+
+// judgeRefused judges requests to a service that has no backend there.
+func (s *services) judgeRefused(r Result, b balanced, t tally) Result {
+	r.Seen, r.Outcome = t.failure, OK
+	switch {
+	case t.failed < t.total:
+		r.Seen, r.Outcome = plural(t.total-t.failed, "answer"), Failed
+		r.Causes = s.balanceCauses(b, t, t.strangers)
+	case !b.outside && slices.Contains(t.errors, errorTimeout):
+		r.Outcome = Failed
+		r.Causes = s.balanceCauses(b, t, []string{"calls are lost instead of refused"})
+	}
+	return r
+}
+
+// explain joins the maps with what can be reached: which backend of the map
+// takes requests that are lost, which part of all requests that is, and why.
+func (s *services) explain(b balanced, t tally) string {
+	var texts []string
+	lost := 0
+	for _, p := range b.shares {
+		if p.lost() {
+			lost++
+			texts = append(texts, fmt.Sprintf("backend %s (%s, %s)", s.backendID(b, p.backend), p.address.Addr(), p.node))
+		}
+	}
+	verb := " is"
+	if lost > 1 {
+		verb = " are"
+	}
+	text := fmt.Sprintf("%s: %s%s active in the map and unreachable from %s: %s",
+		shortKey(b.service.Key()), strings.Join(texts, " and "), verb, b.from.node, fraction(lost, len(b.shares), b.service))
+	if reasons := s.reasons(b); reasons != "" {
+		text += "; " + reasons
+	}
+	return fmt.Sprintf("%s (%d of %d failed)", text, t.failed, t.total)
+}
+
+// backendID is the number of a backend in the maps of the node that balances.
+func (s *services) backendID(b balanced, of backend) string {
+	for _, f := range s.tablesOf[b.from.node].Frontends {
+		for _, have := range f.Backends {
+			if have.Address == of.address {
+				return fmt.Sprint(have.ID)
+			}
+		}
+	}
+	return "?"
+}
+
+// reasons are why backends cannot be reached, each once.
+func (s *services) reasons(b balanced) string {
+	var causes []Cause
+	for _, p := range b.shares {
+		if p.lost() {
+			causes = append(causes, p.way.reasons...)
+		}
+	}
+	return s.sentences(causes)
+}
+
+// sentences are causes as parts of one sentence, each once.
+func (s *services) sentences(causes []Cause) string {
+	var texts []string
+	for _, c := range causes {
+		texts = include(texts, s.sentence(c.fault()))
+	}
+	return strings.Join(texts, "; ")
+}
+
+// sentence is a cause as part of a sentence: the router has no route for …
+func (s *services) sentence(c Cause) string {
+	n, ok := s.topology.Nodes.Get(c.Node)
+	name := c.Node
+	if ok && n.Role == topo.RoleRouter && name == string(topo.RoleRouter) {
+		name = "the router"
+	}
+	for _, verb := range []string{"has ", "does ", "drops ", "translates "} {
+		if strings.HasPrefix(c.Reason, verb) {
+			return name + " " + c.Reason
+		}
+	}
+	return c.String()
+}
+
+// fraction says which part of the requests fails.
+func fraction(lost, all int, service api.Service) string {
+	switch {
+	case service.Affinity > 0:
+		return "all requests of a client that keeps to it fail"
+	case lost == all:
+		return "every request fails"
+	case lost == 1:
+		return fmt.Sprintf("one request in %s fails", number(all))
+	}
+	return fmt.Sprintf("%s requests in %s fail", number(lost), number(all))
+}
+
+// number is a small number as one writes it in a sentence.
+func number(n int) string {
+	words := []string{"no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"}
+	if n < len(words) {
+		return words[n]
+	}
+	return fmt.Sprint(n)
+}

@@ -1,0 +1,211 @@
+package check
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/native-routing/labctl/agent/api"
+	"github.com/native-routing/labctl/topologies/path"
+)
+
+// The classes of a failed [api.FetchAttempt] that mean something of their own here.
+const (
+	errorTimeout     = "timeout"
+	errorRefused     = "refused"
+	errorUnreachable = "unreachable"
+	errorResolve     = "resolve"
+)
+
+// judgeDirect judges the requests to backends' own addresses.
+func (s *services) judgeDirect() []Result {
+	var results []Result
+	for _, c := range s.directs {
+		f := s.flows[c.flow]
+		r := Result{Group: Direct, Node: c.asker.node, Name: fmt.Sprintf("%s → %s", c.asker, c.backend), Expected: "answers"}
+		if f.exception != nil {
+			r.Expected = describe(f.exception)
+		}
+		v := s.directly(c)
+		r = v.result(r, s, c.asker.node)
+		if v.outcome == ExpectedFailure {
+			r.Seen += "; " + s.sentences(v.reasons) // the lesson, told where the student looks for it
+		}
+		results = append(results, r)
+	}
+	return results
+}
+
+// directly says what became of the request to a backend, with the echo on the
+// same way to tell where it was lost.
+func (s *services) directly(c directCheck) verdict {
+	got, known := s.answers[c.row]
+	if !known || len(got.Attempts) == 0 {
+		return verdict{outcome: Unknown}
+	}
+	a := got.Attempts[0]
+	f := s.flows[c.flow]
+	if a.Error == "" {
+		return s.answeredDirectly(c, f, a)
+	}
+	echo := s.followed(c.flow)
+	if echo.outcome == OK || echo.outcome == UnexpectedSuccess || a.Error != errorTimeout && a.Error != errorUnreachable {
+		return verdict{outcome: Failed, seen: a.Message, reasons: []Cause{s.unserved(c, a)}}
+	}
+	return echo
+}
+
+func (s *services) answeredDirectly(c directCheck, f flow, a api.FetchAttempt) verdict {
+	switch {
+	case a.Hostname != "" && a.Hostname != c.backend.hostname():
+		return verdict{outcome: Failed, seen: a.Hostname + " answers", reasons: []Cause{{Node: c.backend.node, Cure: "labctl get pods -o wide",
+			Reason: fmt.Sprintf("%s answers for %s, which is %s", a.Hostname, c.backend.address, c.backend.hostname())}}}
+	case f.exception != nil:
+		return verdict{outcome: UnexpectedSuccess, seen: "answers", reasons: s.unexpected(f)}
+	}
+	return verdict{outcome: OK, seen: fmt.Sprintf("answers in %.2f ms", float64(a.Took.Microseconds())/1000)}
+}
+
+// unserved is why a backend that can be reached does not answer a request: it is
+// not its own doing where its own node gets an answer.
+func (s *services) unserved(c directCheck, a api.FetchAttempt) Cause {
+	at, known := s.directOf(asker{node: c.backend.node}, c.backend)
+	if !known || at == c || a.Error != errorTimeout || !s.answered(at) || len(s.suspects) == 0 {
+		return s.closed(c.backend, a)
+	}
+	const what = "TCP that its tables would pass on, and lets echoes pass: a firewall rule or a program does it"
+	cause := Cause{Node: s.suspects[0], Reason: "drops " + what, Cure: on(s.suspects[0], "nft list ruleset")}
+	if len(s.suspects) > 1 {
+		cause.Node, cause.Reason = "", fmt.Sprintf("one of %s drops %s", join(s.suspects, ", "), what)
+	}
+	return cause
+}
+
+func (s *services) answered(c directCheck) bool {
+	got := s.answers[c.row]
+	return len(got.Attempts) > 0 && got.Attempts[0].Error == ""
+}
+
+// filters finds the nodes that may be dropping TCP where echoes pass: those that
+// all such requests meet and, if that leaves any, no request that is answered.
+func (s *services) filters() []string {
+	var common, clean []string
+	first := true
+	for _, c := range s.directs {
+		f, got := s.flows[c.flow], s.answers[c.row]
+		if f.from.node == f.to.node || len(got.Attempts) == 0 {
+			continue
+		}
+		met := s.met(f)
+		switch {
+		case got.Attempts[0].Error == "":
+			clean = append(clean, met...)
+		case got.Attempts[0].Error != errorTimeout || s.followed(c.flow).outcome != OK:
+		case first:
+			common, first = met, false
+		default:
+			common = slices.DeleteFunc(common, func(n string) bool { return !slices.Contains(met, n) })
+		}
+	}
+	if left := slices.DeleteFunc(slices.Clone(common), func(n string) bool { return slices.Contains(clean, n) }); len(left) > 0 {
+		return left
+	}
+	return common
+}
+
+// met are the nodes that the packets of a flow meet, there and back.
+func (s *services) met(f flow) []string {
+	var nodes []string
+	for _, way := range f.ways() {
+		for _, p := range append([]path.Path{way}, s.healthy.Reply(way)...) {
+			for _, hop := range p.Hops {
+				nodes = include(nodes, hop.Node)
+			}
+		}
+	}
+	return nodes
+}
+
+// closed is a backend that can be reached and does not serve.
+func (s *services) closed(b backend, a api.FetchAttempt) Cause {
+	c := Cause{Node: b.node, Cure: "labctl get pods -o wide"}
+	who := "the address " + b.address.Addr().String()
+	if b.pod != nil {
+		who = "pod " + shortKey(b.pod.Key())
+	}
+	switch a.Error {
+	case errorRefused:
+		c.Reason = fmt.Sprintf("%s refuses port %d: nothing listens there", who, b.address.Port())
+	case errorTimeout:
+		c.Reason = fmt.Sprintf("%s answers echoes, and nothing on port %d", who, b.address.Port())
+	default:
+		c.Reason = fmt.Sprintf("%s does not serve on port %d: %s", who, b.address.Port(), a.Message)
+	}
+	return c
+}
+
+// way is the verdict on the way from an asker to a backend. An address that is
+// no pod's is the asker's own node's.
+func (s *services) way(a asker, b backend) verdict {
+	if b.pod == nil {
+		return verdict{outcome: OK}
+	}
+	if b.pod.Key() == a.pod {
+		return s.toItself(a, b)
+	}
+	if c, ok := s.directOf(a, b); ok {
+		v := s.directly(c)
+		if !s.selection.node(a.node) {
+			v = s.foreseen(s.flows[c.flow])
+		}
+		v.declared = s.flows[c.flow].exception != nil
+		return v
+	}
+	return verdict{outcome: OK}
+}
+
+func (s *services) directOf(a asker, b backend) (directCheck, bool) {
+	at, ok := s.directAt[directKey{a, b.address}]
+	if !ok {
+		return directCheck{}, false
+	}
+	return s.directs[at], true
+}
+
+// toItself is the verdict on a pod's way to itself, which no route can spoil: it
+// serves or it does not, and its node knows.
+func (s *services) toItself(a asker, b backend) verdict {
+	if c, ok := s.directOf(asker{node: a.node}, b); ok && s.followed(c.flow).outcome == OK {
+		return s.directly(c)
+	}
+	return verdict{outcome: OK}
+}
+
+// foreseen is the verdict on a way that nobody was to send by: what the observed
+// tables make of it.
+func (s *services) foreseen(f flow) verdict {
+	for _, way := range s.observed.Trace(f.from.node, f.from.address, f.to.address) {
+		if way.Fate != path.Delivered {
+			return s.foreseenLoss(f, way, false)
+		}
+		for _, back := range s.observed.Reply(way) {
+			if back.Fate != path.Delivered {
+				return s.foreseenLoss(f, back, true)
+			}
+		}
+	}
+	if f.exception != nil {
+		return verdict{outcome: UnexpectedSuccess, seen: "its tables let it pass", reasons: s.unexpected(f)}
+	}
+	return verdict{outcome: OK}
+}
+
+func (s *services) foreseenLoss(f flow, way path.Path, reply bool) verdict {
+	last := way.Last()
+	l := loss{packet: packet{way.Hops[0].Node, way.Source, way.To}, node: last.Node, device: cmp.Or(last.Out, last.In), leaving: last.Out != "", reply: reply}
+	v := verdict{outcome: Failed, seen: l.String(), reasons: s.why(way)}
+	if l.matches(f.exception) {
+		v.outcome = ExpectedFailure
+	}
+	return v
+}
