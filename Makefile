@@ -10,7 +10,7 @@ ROOTENV := $(if $(ROOT),-exec "sudo -E",)
 
 AGENTS  := agent/embedded/bin/agent-linux-amd64 agent/embedded/bin/agent-linux-arm64
 GOFLAGS_STATIC := -trimpath -ldflags "-s -w -X main.version=$(or $(VERSION),0.1.0-dev)"
-SOURCES := $(shell find agent bpf labctl provision topologies -name '*.go' -o -name '*.yaml' -o -name '*.json' -o -name '*.css' 2>/dev/null) go.mod go.sum
+SOURCES := $(shell find agent bpf labctl provision topologies -name '*.go' -o -name '*.yaml' -o -name '*.json' -o -name '*.css' -o -name '*.o' 2>/dev/null) go.mod go.sum
 
 GOTESTSUM   := gotest.tools/gotestsum@v1.13.0
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -28,7 +28,7 @@ agent/embedded/bin/agent-linux-%: $(SOURCES)
 
 up: build
 	$(ROOT) ./bin/labctl up
-	$(ROOT) ./bin/labctl verify routes
+	$(ROOT) ./bin/labctl verify
 
 down: build
 	$(ROOT) ./bin/labctl down
@@ -67,8 +67,9 @@ fuzz:
 # The tools that tests compare with, by the Debian package that holds each.
 tools:
 	@mkdir -p bin
-	@missing=; for pair in ip:iproute2 ping:iputils-ping tracepath:iputils-tracepath tcpdump:tcpdump nft:nftables iptables:iptables sysctl:procps setpriv:util-linux dot:graphviz; do \
+	@missing=; for pair in ip:iproute2 ping:iputils-ping tracepath:iputils-tracepath tcpdump:tcpdump nft:nftables iptables:iptables sysctl:procps setpriv:util-linux dot:graphviz curl:curl clang:clang llvm-strip:llvm; do \
 	  command -v $${pair%%:*} >/dev/null || missing="$$missing $${pair##*:}"; done; \
+	[ -e /usr/include/bpf/bpf_helpers.h ] || missing="$$missing libbpf-dev"; \
 	if [ -n "$$missing" ]; then \
 	  command -v apt-get >/dev/null || { echo "the tests need$$missing: install them"; exit 1; }; \
 	  $(ROOT) apt-get update -qq && $(ROOT) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing >/dev/null; fi

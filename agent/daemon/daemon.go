@@ -7,6 +7,7 @@ package daemon
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -44,8 +45,8 @@ type daemon struct {
 	store  store
 	parts  *parts
 
-	put  sync.Mutex // one state after the other
-	held []byte     // the last one, as it is on disk
+	put  sync.Mutex        // one state after the other
+	held [sha256.Size]byte // the digest of the last one, as it is on disk
 }
 
 // Run serves until ctx ends, and returns nil then. Everything that was made
@@ -91,7 +92,9 @@ func (d *daemon) restore() {
 	case err != nil:
 		d.config.Log.Error("start without a state", "error", err)
 	case state != nil:
-		d.held, _ = encodeState(*state)
+		if raw, err := encodeState(*state); err == nil {
+			d.held = sha256.Sum256(raw)
+		}
 		d.parts.set(*state)
 		d.config.Log.Info("state restored", "generation", state.Generation)
 	}

@@ -3,12 +3,13 @@
 package daemon
 
 import (
-	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"runtime/debug"
+	"time"
 
 	"github.com/native-routing/labctl/agent/api"
 	"github.com/native-routing/labctl/agent/inspect"
@@ -52,6 +53,13 @@ func (d *daemon) getVersion(context.Context, api.None) (api.Version, error) {
 	return d.config.Version(), nil
 }
 
+// A state of more than largeState bytes leaves garbage behind that is worth
+// giving back, when it has been carried out.
+const (
+	largeState = 1 << 20
+	calmDown   = 3 * time.Second
+)
+
 func (d *daemon) putState(_ context.Context, state api.State) (api.Applied, error) {
 	if err := validate(state); err != nil {
 		return api.Applied{}, err
@@ -65,9 +73,13 @@ func (d *daemon) putState(_ context.Context, state api.State) (api.Applied, erro
 	if err := d.store.save(raw); err != nil {
 		return api.Applied{}, &api.Error{Code: api.CodeUnavailable, Message: "keep the state: " + err.Error()}
 	}
-	changed := !bytes.Equal(d.held, raw)
-	d.held = raw
+	held := sha256.Sum256(raw)
+	changed := d.held != held
+	d.held = held
 	d.parts.set(state)
+	if len(raw) > largeState {
+		time.AfterFunc(calmDown, debug.FreeOSMemory) // what decoding took is many times what is kept
+	}
 	d.config.Log.Info("state received", "generation", state.Generation, "changed", changed)
 	return api.Applied{Generation: state.Generation, Changed: changed}, nil
 }

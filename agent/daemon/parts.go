@@ -53,6 +53,7 @@ type parts struct {
 	mu    sync.Mutex
 	maps  datapath.Maps
 	state api.State
+	told  map[string]peer.State // what balancer and names know
 
 	// What is told to peers is told by one at a time, the newest last.
 	telling sync.Mutex
@@ -159,11 +160,28 @@ func (p *parts) tellLocal(pods []api.PodStatus) {
 
 func (p *parts) tellReadiness() {
 	states := p.peers.States()
-	all, ready := make(map[string]lb.Readiness, len(states)), make(map[string]bool, len(states))
+	p.mu.Lock()
+	changes := make(map[string]lb.Readiness)
 	for pod, state := range states {
-		all[pod], ready[pod] = readiness(state), state == peer.Ready
+		if p.told[pod] != state {
+			changes[pod] = readiness(state)
+		}
 	}
-	p.balancer.SetReadiness(all)
+	for pod := range p.told {
+		if _, known := states[pod]; !known {
+			changes[pod] = lb.Unknown
+		}
+	}
+	p.told = states
+	p.mu.Unlock()
+	if len(changes) == 0 {
+		return
+	}
+	ready := make(map[string]bool, len(states))
+	for pod, state := range states {
+		ready[pod] = state == peer.Ready
+	}
+	p.balancer.ChangeReadiness(changes)
 	p.names.SetReady(ready)
 }
 

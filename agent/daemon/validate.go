@@ -88,9 +88,14 @@ func (v *validator) podCIDR(field string, p netip.Prefix) {
 }
 
 func (v *validator) address(field string, a netip.Addr) {
-	if !a.Is4() || a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() {
+	if !isHost(a) {
 		v.say("%s %s: want the IPv4 address of a host", field, a)
 	}
+}
+
+// isHost says whether an address can be one machine's.
+func isHost(a netip.Addr) bool {
+	return a.Is4() && !a.IsUnspecified() && !a.IsMulticast() && !a.IsLoopback()
 }
 
 func (v *validator) mtu(field string, mtu int) {

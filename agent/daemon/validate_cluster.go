@@ -4,7 +4,7 @@ package daemon
 
 import (
 	"fmt"
-	"regexp"
+	"strings"
 
 	"github.com/native-routing/labctl/agent/api"
 )
@@ -15,14 +15,31 @@ const keySize = 32
 // maxPage bounds the page of a node, in bytes.
 const maxPage = 64 << 10
 
-// objectName is a DNS subdomain (RFC 1123): names go into paths and links' aliases.
-var objectName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$`)
+// The most bytes of an object's name (a DNS subdomain, RFC 1123) and of a UID.
+const (
+	maxObjectName = 253
+	maxUID        = 63
+)
 
-// uid is Kubernetes' own shape of one, or any other that is safe in a path.
-var uid = regexp.MustCompile(`^[a-z0-9][-a-z0-9]{0,62}$`)
+// plain says whether a text has only lower case letters, digits, and the bytes
+// of also in its middle: names go into paths and links' aliases. It is asked for
+// each of ten thousand services, so it is no regular expression.
+func plain(text, also string, most int) bool {
+	if len(text) == 0 || len(text) > most {
+		return false
+	}
+	for i := range len(text) {
+		c := text[i]
+		alone := c >= 'a' && c <= 'z' || c >= '0' && c <= '9'
+		if !alone && (i == 0 || i == len(text)-1 || strings.IndexByte(also, c) < 0) {
+			return false
+		}
+	}
+	return true
+}
 
 func (v *validator) name(field, name string) {
-	if !objectName.MatchString(name) {
+	if !plain(name, "-.", maxObjectName) {
 		v.say("%s %.60q: want a name such as k8s-w1", field, name)
 	}
 }
@@ -63,7 +80,7 @@ func (v *validator) clusterPods(node string, pods []api.Pod) {
 		v.name(field+".namespace", p.Namespace)
 		v.name(field+".name", p.Name)
 		v.address(field+".address", p.Address)
-		if !uid.MatchString(p.UID) {
+		if !plain(p.UID, "-", maxUID) {
 			v.say("%s.uid %.60q: want letters, digits and dashes", field, p.UID)
 		}
 		if seen[p.Key()] {
@@ -95,23 +112,32 @@ func (v *validator) podSpec(field string, s api.PodSpec) {
 
 func (v *validator) services(services []api.Service) {
 	for i, s := range services {
-		field := fmt.Sprintf("cluster.services[%d]", i)
-		v.name(field+".namespace", s.Namespace)
-		v.name(field+".name", s.Name)
-		if s.ClusterIP.IsValid() {
-			v.address(field+".clusterIP", s.ClusterIP)
-		}
-		for j, p := range s.Ports {
-			if p.Port == 0 || p.Protocol != "TCP" && p.Protocol != "UDP" {
-				v.say("%s.ports[%d] %d/%.10s: want a port and TCP or UDP", field, j, p.Port, p.Protocol)
-			}
-		}
-		for j, b := range s.Backends {
-			at := fmt.Sprintf("%s.backends[%d]", field, j)
-			v.address(at+".address", b.Address)
-			if len(b.Ports) != len(s.Ports) {
-				v.say("%s has %d ports: want one for each of the service's %d", at, len(b.Ports), len(s.Ports))
-			}
+		if problem := serviceProblem(s); problem != "" {
+			v.say("cluster.services[%d] %.60q: %s", i, s.Key(), problem)
 		}
 	}
+}
+
+// serviceProblem is what makes no sense in a service; nothing where all does.
+func serviceProblem(s api.Service) string {
+	if !plain(s.Namespace, "-.", maxObjectName) || !plain(s.Name, "-.", maxObjectName) {
+		return "want a namespace and a name such as default and webpod"
+	}
+	if s.ClusterIP.IsValid() && !isHost(s.ClusterIP) {
+		return fmt.Sprintf("clusterIP %s: want the IPv4 address of a host", s.ClusterIP)
+	}
+	for _, p := range s.Ports {
+		if p.Port == 0 || p.Protocol != "TCP" && p.Protocol != "UDP" {
+			return fmt.Sprintf("port %d/%.10s: want a port and TCP or UDP", p.Port, p.Protocol)
+		}
+	}
+	for _, b := range s.Backends {
+		if !isHost(b.Address) {
+			return fmt.Sprintf("backend %s: want the IPv4 address of a host", b.Address)
+		}
+		if len(b.Ports) != len(s.Ports) {
+			return fmt.Sprintf("backend %s has %d ports: want one for each of the service's %d", b.Address, len(b.Ports), len(s.Ports))
+		}
+	}
+	return ""
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -23,7 +24,8 @@ func newApply(a *app) *cobra.Command {
 		Use:   "apply -f FILE",
 		Short: "Bring Kubernetes objects into the lab",
 		Long: `Takes manifests as kubectl does: Deployments, Pods, Services and Namespaces, several
-documents in a file, - for the standard input. All objects are applied or none.
+documents in a file, a folder of files, - for the standard input. All objects are
+applied or none.
 
 A mistake is shown with its line. A field that a lab does not honour is an error
 where it would change what you see, and a note where it would not.`,
@@ -71,7 +73,7 @@ func newDelete(a *app) *cobra.Command {
 }
 
 func addFiles(cmd *cobra.Command, files *[]string) {
-	cmd.Flags().StringSliceVarP(files, "filename", "f", nil, "a manifest; - for the standard input")
+	cmd.Flags().StringSliceVarP(files, "filename", "f", nil, "a manifest or a folder of them; - for the standard input")
 	_ = cmd.MarkFlagFilename("filename", "yaml", "yml", "json") // it fails only for a flag that is not there
 }
 
@@ -82,25 +84,50 @@ func (a *app) manifests(files []string) (manifest.Objects, error) {
 	}
 	var all []manifest.Objects
 	for _, name := range files {
-		objects, err := a.manifest(name)
+		found, err := inFolder(name)
 		if err != nil {
-			return manifest.Objects{}, err
+			return manifest.Objects{}, usageError{err}
 		}
-		all = append(all, objects)
+		for _, file := range found {
+			objects, err := a.manifest(file)
+			if err != nil {
+				return manifest.Objects{}, err
+			}
+			all = append(all, objects)
+		}
 	}
-	return manifest.Join(all...)
+	objects, err := manifest.Join(all...)
+	if err == nil && len(objects.Refs) == 0 {
+		err = usageError{fmt.Errorf("%s: there is no object in it", strings.Join(files, ", "))}
+	}
+	return objects, err
+}
+
+// inFolder lists the manifests of a folder, and a file as itself.
+func inFolder(name string) ([]string, error) {
+	info, err := os.Stat(name)
+	if name == "-" || err == nil && !info.IsDir() {
+		return []string{name}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir(name)
+	var files []string
+	for _, e := range entries {
+		if ext := filepath.Ext(e.Name()); slices.Contains([]string{".yaml", ".yml", ".json"}, ext) && !e.IsDir() {
+			files = append(files, filepath.Join(name, e.Name()))
+		}
+	}
+	if err == nil && len(files) == 0 {
+		err = fmt.Errorf("%s: no .yaml, .yml or .json is in this folder", name)
+	}
+	return files, err
 }
 
 func (a *app) manifest(name string) (manifest.Objects, error) {
 	if name == "-" {
 		return a.decode("standard input", a.In)
-	}
-	info, err := os.Stat(name)
-	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%s is no regular file", name)
-	}
-	if err != nil {
-		return manifest.Objects{}, usageError{err}
 	}
 	f, err := os.Open(name)
 	if err != nil {
@@ -169,6 +196,9 @@ func (a *app) change(ctx context.Context, format ui.Format, do func(context.Cont
 	if err := errors.Join(err, ui.Write(a.Out, format, report, func(w io.Writer) error {
 		for _, c := range report.Changes {
 			fmt.Fprintln(w, c)
+		}
+		for _, remark := range report.Remarks {
+			fmt.Fprintln(w, "note:", remark)
 		}
 		return nil
 	})); err != nil {

@@ -61,7 +61,7 @@ func Run(ctx context.Context, p Program, args []string) int {
 	return exitCode(err)
 }
 
-// errFailed is a verification that ran and found failures; its report says all.
+// errFailed is a look at the lab that found something amiss; its report says all.
 var errFailed = errors.New("")
 
 // errInterrupted is an up or a down that was asked to stop.

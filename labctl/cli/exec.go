@@ -17,6 +17,7 @@ import (
 )
 
 func newExec(a *app) *cobra.Command {
+	var namespace string
 	cmd := &cobra.Command{
 		Use:   "exec NODE|POD -- COMMAND [ARG...]",
 		Short: "Run a command on a node or in a pod",
@@ -34,7 +35,7 @@ ended it, 127 where there is no such command.`,
 			if len(argv) == 0 {
 				return usageError{errors.New("exec: no command was given (labctl exec NODE -- COMMAND)")}
 			}
-			return a.run(cmd.Context(), args[0], place{
+			return a.run(cmd.Context(), inNamespace(namespace, args[0]), place{
 				node: func(provision.Node) provision.Command { return provision.Command{Argv: argv} },
 				pod: func(n provision.Node, key string) provision.Command {
 					return inPod(n, key, append([]string{"--"}, argv...)...)
@@ -43,8 +44,21 @@ ended it, 127 where there is no such command.`,
 		},
 		ValidArgsFunction: a.completePlaces,
 	}
-	cmd.Flags().SetInterspersed(false)
+	f := cmd.Flags()
+	f.SetInterspersed(false)
+	f.StringVarP(&namespace, "namespace", "n", "", "of the pod")
+	// As with kubectl; here a terminal is handed over whenever there is one.
+	f.BoolP("stdin", "i", false, "taken for granted")
+	f.BoolP("tty", "t", false, "taken for granted where there is a terminal")
 	return cmd
+}
+
+// inNamespace is how exec and ssh name a pod outside the namespace default.
+func inNamespace(namespace, name string) string {
+	if namespace == "" {
+		return name
+	}
+	return namespace + "/" + name
 }
 
 func newSSH(a *app) *cobra.Command {

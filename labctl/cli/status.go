@@ -19,7 +19,10 @@ func newStatus(a *app) *cobra.Command {
 		Use:   "status [NODE]",
 		Short: "Nodes, addresses, agents, and what differs from the topology",
 		Long: `Shows every node, and each object that is not in place: refused by its agent,
-changed by hand, or failed. With a node it shows all of that node's objects.`,
+changed by hand, or failed. With a node it shows all of that node's objects.
+
+It exits with 3 where something is not as the lab made it: a node that does not
+run, an agent that does not answer, an object that drifted or failed.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			l, err := a.current(a.story())
@@ -33,7 +36,11 @@ changed by hand, or failed. With a node it shows all of that node's objects.`,
 			if len(args) > 0 {
 				return a.nodeStatus(report, args[0], output.Format)
 			}
-			return ui.Write(a.Out, output.Format, report, func(w io.Writer) error { return a.writeStatus(w, report) })
+			err = ui.Write(a.Out, output.Format, report, func(w io.Writer) error { return a.writeStatus(w, report) })
+			if err == nil && !report.Healthy() {
+				return errFailed
+			}
+			return err
 		},
 		ValidArgsFunction: a.completeNodes,
 	}
@@ -55,6 +62,7 @@ func (a *app) writeStatus(w io.Writer, r lab.StatusReport) error {
 	if err := nodes.Write(w); err != nil {
 		return err
 	}
+	writeDatapath(w, r.Nodes)
 	for _, n := range r.Nodes {
 		a.writeTrouble(w, n)
 	}

@@ -78,7 +78,7 @@ func (l *Lab) Status(ctx context.Context) (StatusReport, error) {
 	}
 	report := StatusReport{
 		Lab: l.Name, Provider: saved.Provider, Stage: saved.Stage, Source: saved.Source, Since: saved.Since,
-		Nodes: nodeStates(saved.Topology, seen), Remarks: seen.Remarks,
+		Nodes: nodeStates(saved.Topology, seen), Remarks: append(seen.Remarks, unplaced(saved.Workloads)...),
 	}
 	agents := l.agents()
 	defer agents.Close()

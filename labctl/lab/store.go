@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -107,8 +108,9 @@ func (s Store) Remove(lab string) error {
 	if err := os.RemoveAll(filepath.Join(s.Dir, lab)); err != nil {
 		return fmt.Errorf("remove the state of lab %s: %w", lab, err)
 	}
-	// The directory of all labs stays while another lab is in it.
-	if err := os.Remove(s.Dir); err != nil && !errors.Is(err, fs.ErrNotExist) && !notEmpty(s.Dir) {
+	// The directory of all labs stays while another lab is in it, or where it is
+	// a mount point.
+	if err := os.Remove(s.Dir); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.EBUSY) && !notEmpty(s.Dir) {
 		return fmt.Errorf("remove %s: %w", s.Dir, err)
 	}
 	return nil

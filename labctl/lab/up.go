@@ -305,13 +305,13 @@ func (u *up) sendStates(ctx context.Context) error {
 	})
 }
 
-// setBack are the sysctls that somebody changed, which an agent writes again
-// when it is given its state.
+// setBack are the sysctls and the insides of pods that somebody changed, which
+// an agent puts right when it is given its state.
 func setBack(node string, before api.Status) []provision.Change {
 	var changes []provision.Change
 	for _, o := range before.Objects {
-		if o.Kind == "sysctl" && o.Condition == api.Drifted {
-			changes = append(changes, provision.Change{Verb: provision.Changed, Node: node, Object: "sysctl " + o.Name, Detail: "was drifted: " + o.Reason})
+		if (o.Kind == "sysctl" || o.Kind == "pod") && o.Condition == api.Drifted {
+			changes = append(changes, provision.Change{Verb: provision.Changed, Node: node, Object: o.Kind + " " + o.Name, Detail: "was drifted: " + o.Reason})
 		}
 	}
 	return changes
@@ -364,6 +364,9 @@ func (u *up) settled(ctx context.Context, node string) (api.Status, error) {
 		}
 		select {
 		case <-ctx.Done():
+			if errors.Is(ctx.Err(), context.Canceled) {
+				return status, ctx.Err() // interrupted
+			}
 			return status, unsettled(node, status)
 		case <-time.After(settlePoll):
 		}
@@ -386,7 +389,7 @@ func (u *up) prune(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	u.report.Remarks = seen.Remarks
+	u.report.Remarks = append(seen.Remarks, unplaced(u.saved.Workloads)...)
 	var stale []string
 	for _, n := range seen.Nodes {
 		if _, wanted := u.topology.Nodes.Get(n.Name); !wanted {

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/native-routing/labctl/agent/api"
 	"github.com/native-routing/labctl/labctl/manifest"
 	"github.com/native-routing/labctl/labctl/workload"
@@ -49,7 +51,9 @@ func furnish(saved *Saved, before []manifest.Ref, objects manifest.Objects) ([]w
 type WorkloadReport struct {
 	Lab     string            `json:"lab"`
 	Changes []workload.Change `json:"changes"`
-	Took    time.Duration     `json:"tookNanoseconds"`
+	// Remarks are about pods that are on no node.
+	Remarks []string      `json:"remarks,omitempty"`
+	Took    time.Duration `json:"tookNanoseconds"`
 }
 
 // Apply puts objects into the lab, and waits until every agent has them. All of
@@ -91,6 +95,7 @@ func (l *Lab) change(ctx context.Context, do func(*topo.Topology, workload.Set) 
 		return report, err
 	}
 	report.Changes = append(report.Changes, changes...)
+	report.Remarks = unplaced(set)
 	staged, err := saved.Topology.Stage(saved.Stage)
 	if err != nil {
 		return report, err
@@ -174,4 +179,17 @@ func (s Saved) PodNames() []string {
 		names = append(names, p.Namespace+"/"+p.Name)
 	}
 	return names
+}
+
+// unplaced says of pods that are on no node why they are not.
+func unplaced(set workload.Set) []string {
+	var remarks []string
+	for _, p := range set.Pods {
+		for _, c := range p.Status.Conditions {
+			if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse {
+				remarks = append(remarks, fmt.Sprintf("pod %s/%s is on no node: %s", p.Namespace, p.Name, c.Message))
+			}
+		}
+	}
+	return remarks
 }
