@@ -44,6 +44,7 @@ type daemon struct {
 	config Config
 	store  store
 	parts  *parts
+	calm   *time.Timer // when memory is given back
 
 	put  sync.Mutex        // one state after the other
 	held [sha256.Size]byte // the digest of the last one, as it is on disk
@@ -67,7 +68,8 @@ func Run(ctx context.Context, config Config) error {
 	if err != nil {
 		return err
 	}
-	d := &daemon{config: config, store: store{config.DataDir}, parts: parts}
+	d := &daemon{config: config, store: store{config.DataDir}, parts: parts, calm: time.AfterFunc(calmDown, giveBack)}
+	defer d.calm.Stop()
 	d.restore()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"net/http"
 	"runtime/debug"
-	"time"
 
 	"github.com/native-routing/labctl/agent/api"
 	"github.com/native-routing/labctl/agent/inspect"
@@ -32,7 +31,8 @@ func (d *daemon) handler() http.Handler {
 	return d.recovered(mux)
 }
 
-// recovered answers a panic with an error, and logs where it was.
+// recovered answers a panic with an error, and logs where it was. When nothing
+// was asked for a while memory is given back.
 func (d *daemon) recovered(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
@@ -46,19 +46,13 @@ func (d *daemon) recovered(next http.Handler) http.Handler {
 			_ = json.NewEncoder(w).Encode(&api.Error{Code: api.CodeInternal, Message: fmt.Sprintf("panic: %v; the agent's log says where", p)})
 		}()
 		next.ServeHTTP(w, r)
+		d.calm.Reset(calmDown)
 	})
 }
 
 func (d *daemon) getVersion(context.Context, api.None) (api.Version, error) {
 	return d.config.Version(), nil
 }
-
-// A state of more than largeState bytes leaves garbage behind that is worth
-// giving back, when it has been carried out.
-const (
-	largeState = 1 << 20
-	calmDown   = 3 * time.Second
-)
 
 func (d *daemon) putState(_ context.Context, state api.State) (api.Applied, error) {
 	if err := validate(state); err != nil {
@@ -77,9 +71,6 @@ func (d *daemon) putState(_ context.Context, state api.State) (api.Applied, erro
 	changed := d.held != held
 	d.held = held
 	d.parts.set(state)
-	if len(raw) > largeState {
-		time.AfterFunc(calmDown, debug.FreeOSMemory) // what decoding took is many times what is kept
-	}
 	d.config.Log.Info("state received", "generation", state.Generation, "changed", changed)
 	return api.Applied{Generation: state.Generation, Changed: changed}, nil
 }

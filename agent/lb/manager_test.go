@@ -46,7 +46,7 @@ func TestRun(t *testing.T) {
 		cluster := bigCluster(1, 3)
 		m.Set(api.State{Cluster: cluster})
 		synctest.Wait()
-		expect(t, m, false, "default/service-00000 pending: ")
+		expect(t, m, false, "default/service-00000 pending: waits for the datapath's maps")
 		m.SetReadiness(allReady(cluster))
 		m.Use(k.maps())
 		synctest.Wait()
@@ -134,7 +134,7 @@ func TestReadFails(t *testing.T) {
 		if m.pass(); m.opened {
 			break
 		}
-		expect(t, m, false, "default/service-00000 pending: ", "default/service-00001 pending: ")
+		expect(t, m, false, "default/service-00000 pending: waits for the datapath's maps", "default/service-00001 pending: waits for the datapath's maps")
 	}
 	if !m.opened || len(told) == 0 {
 		t.Fatalf("opened %v, told %v", m.opened, told)

@@ -20,7 +20,7 @@ func (m *Manager) Objects() (objects []api.Object, settled bool) {
 	defer m.mu.Unlock()
 	if waiting := m.waiting(); waiting != nil {
 		for i := range waiting.Services {
-			objects = append(objects, object(waiting.Services[i].Key(), api.Pending, ""))
+			objects = append(objects, object(waiting.Services[i].Key(), api.Pending, "waits for the datapath's maps"))
 		}
 		return objects, false
 	}
@@ -56,8 +56,10 @@ func (m *Manager) judge(s *service) (api.Condition, string) {
 		return api.Skipped, "kubeProxyReplacement is off: nothing balances it"
 	case !s.spec.ClusterIP.IsValid():
 		return api.InPlace, "headless: it has names and no address"
-	case !m.opened || s.dirty:
-		return api.Pending, ""
+	case !m.opened:
+		return api.Pending, "waits for the datapath's maps"
+	case s.dirty:
+		return api.Pending, "is being written"
 	case s.conflict != nil:
 		return api.Refused, s.conflict.Error()
 	}

@@ -50,7 +50,7 @@ func measureLife(ctx context.Context, r *rig) ([]Row, error) {
 	if err != nil {
 		return nil, err
 	}
-	file, err := r.shippedFile()
+	file, err := r.shippedFile(t)
 	if err != nil {
 		return nil, err
 	}
@@ -178,8 +178,24 @@ func (r *rig) commandRound(ctx context.Context, file string, times *lifeTimes) e
 	return r.kernel.settle(ctx)
 }
 
-// shippedFile writes the default topology under the rig's name, for the command.
-func (r *rig) shippedFile() (string, error) {
+// shippedFile writes the default topology under the rig's name, for the command,
+// and its manifests beside it.
+func (r *rig) shippedFile(t *topo.Topology) (string, error) {
+	for _, name := range t.Workloads {
+		f, err := topologies.OpenWorkload(name)
+		if err != nil {
+			return "", err
+		}
+		text, err := io.ReadAll(f)
+		f.Close()
+		if err != nil {
+			return "", err
+		}
+		path := filepath.Join(r.base, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, text, 0o600)); err != nil {
+			return "", err
+		}
+	}
 	f, err := topologies.Open(topologies.Default)
 	if err != nil {
 		return "", err

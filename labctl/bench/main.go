@@ -31,6 +31,9 @@ const (
 )
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == trafficCommand {
+		os.Exit(trafficMain(os.Args[2:], os.Stderr))
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
@@ -51,6 +54,10 @@ func measures() []measure {
 		{"agent", measureAgent},
 		{"verify", measureVerify},
 		{"routes", measureRoutes},
+		{"workloads", measureWorkloads},
+		{"datapath", measureDatapath},
+		{"traffic", measureTraffic},
+		{"services", measureServices},
 		{"scale", measureScale},
 	}
 }
@@ -75,8 +82,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitUsage
 	}
 	report, err := measureAll(ctx, chosen, *rounds, ui.Auto(stderr, false))
-	if err == nil {
-		err = ui.Write(stdout, output.Format, report, report.write)
+	if len(report.Rows) > 0 {
+		err = errors.Join(ui.Write(stdout, output.Format, report, report.write), err)
 	}
 	if err != nil {
 		fmt.Fprintln(stderr, "bench:", err)
@@ -109,7 +116,8 @@ func choose(list string) ([]measure, error) {
 	return chosen, nil
 }
 
-// measureAll leaves nothing behind, whatever becomes of it.
+// measureAll leaves nothing behind, whatever becomes of it. A part that fails is
+// in the report, and the others go on.
 func measureAll(ctx context.Context, chosen []measure, rounds int, story *ui.Progress) (report Report, err error) {
 	defer story.Close()
 	rig, err := newRig(rounds)
@@ -125,17 +133,24 @@ func measureAll(ctx context.Context, chosen []measure, rounds int, story *ui.Pro
 	for _, m := range chosen {
 		report.Machine.before(m.name)
 		step := story.Start(m.name)
-		rows, err := m.run(ctx, rig)
-		if ctx.Err() != nil {
-			err = errInterrupted // whatever it looked like from within
-		}
-		if err != nil {
-			step.Fail(err)
-			return report, fmt.Errorf("measure %s: %w", m.name, err)
-		}
-		step.Done(ui.Plural(len(rows), "row"))
+		rows, failure := m.run(ctx, rig)
 		report.Rows = append(report.Rows, rows...)
+		if ctx.Err() != nil {
+			step.Fail(errInterrupted) // whatever it looked like from within
+			return report, errInterrupted
+		}
+		if failure == nil {
+			step.Done(ui.Plural(len(rows), "row"))
+			continue
+		}
+		step.Fail(failure)
+		first, _, _ := strings.Cut(failure.Error(), "\n")
+		report.Rows = append(report.Rows, absent(m.name, first))
+		err = errors.Join(err, fmt.Errorf("measure %s: %w", m.name, failure))
+		if left := rig.clear(); left != nil {
+			return report, errors.Join(err, left)
+		}
 	}
 	report.Machine.finish()
-	return report, nil
+	return report, err
 }

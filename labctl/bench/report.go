@@ -41,13 +41,18 @@ type Row struct {
 	Goal  *Goal   `json:"goal,omitempty"`
 	// Nodes is the size of the lab, where the row is about size.
 	Nodes int `json:"nodes,omitempty"`
+	// Absent is why nothing was measured; the numbers are 0 then.
+	Absent string `json:"absent,omitempty"`
 }
 
 // Goal is what a median, or a ratio, should be at most.
 type Goal struct {
-	AtMost  float64 `json:"atMost"`
+	AtMost  float64 `json:"atMost,omitempty"`
 	OfRatio bool    `json:"ofRatio,omitempty"`
-	Met     bool    `json:"met"`
+	// Faster is how many times the floor's median ours should be in at least; 0
+	// where AtMost counts.
+	Faster float64 `json:"faster,omitempty"`
+	Met    bool    `json:"met"`
 }
 
 // Spread is what several runs measured.
@@ -96,6 +101,15 @@ func (r Row) ratioAtMost(limit float64) Row {
 	return r
 }
 
+// faster sets a goal for what takes less than another way; that one comes first.
+func (r Row) faster(times float64) Row {
+	r.Goal = &Goal{Faster: times, Met: r.Ratio > 0 && 1/r.Ratio >= times}
+	return r
+}
+
+// absent is a row that could not be measured on this machine.
+func absent(what, why string) Row { return Row{What: what, Absent: why} }
+
 // of says how many nodes the row is about.
 func (r Row) of(nodes int) Row {
 	r.Nodes = nodes
@@ -105,6 +119,10 @@ func (r Row) of(nodes int) Row {
 func (r Report) write(w io.Writer) error {
 	grid := ui.NewGrid("what", "runs", "median", "min … max", "per node", "floor", "min … max", "ratio", "goal", "floor is")
 	for _, row := range r.Rows {
+		if row.Absent != "" {
+			grid.Row(row.What, "", "", "", "", "", "", "", "", "not measured: "+row.Absent)
+			continue
+		}
 		cells := []string{row.What, strconv.Itoa(row.Ours.Runs), row.Unit.text(row.Ours.Median), row.Unit.limits(row.Ours), "", "", "", "", "", row.FloorIs}
 		if row.Nodes > 0 {
 			cells[4] = row.Unit.text(row.Ours.Median / float64(row.Nodes))
@@ -114,7 +132,7 @@ func (r Report) write(w io.Writer) error {
 			cells[7] = strconv.FormatFloat(row.Ratio, 'f', 2, 64)
 		}
 		if row.Goal != nil {
-			cells[8] = row.Goal.text(row.Unit)
+			cells[8] = row.Goal.text(row)
 		}
 		grid.Row(cells...)
 	}
@@ -125,16 +143,21 @@ func (r Report) write(w io.Writer) error {
 	return err
 }
 
-func (g Goal) text(u Unit) string {
-	limit := u.text(g.AtMost)
-	if g.OfRatio {
-		limit = strconv.FormatFloat(g.AtMost, 'f', 1, 64) + "x"
+func (g Goal) text(r Row) string {
+	limit := r.Unit.text(g.AtMost)
+	switch {
+	case g.OfRatio:
+		limit = times(g.AtMost)
+	case g.Faster > 0:
+		limit = fmt.Sprintf("%s faster: %.2fx", times(g.Faster), 1/max(r.Ratio, 1e-9))
 	}
 	if g.Met {
 		return limit + " met"
 	}
 	return limit + " MISSED"
 }
+
+func times(limit float64) string { return strconv.FormatFloat(limit, 'f', -1, 64) + "x" }
 
 func (u Unit) limits(s Spread) string { return u.text(s.Min) + " … " + u.text(s.Max) }
 
@@ -149,7 +172,11 @@ func (u Unit) text(v float64) string {
 		return fmt.Sprintf("%.0f ms", v*1e3)
 	case v >= 0.01:
 		return fmt.Sprintf("%.1f ms", v*1e3)
-	default:
+	case v >= 0.0001 || v == 0:
 		return fmt.Sprintf("%.2f ms", v*1e3)
+	case v >= 0.000001:
+		return fmt.Sprintf("%.1f µs", v*1e6)
+	default:
+		return fmt.Sprintf("%.0f ns", v*1e9)
 	}
 }

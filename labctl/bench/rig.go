@@ -62,11 +62,16 @@ const closeTime = time.Minute
 
 // close removes all that the bench made.
 func (r *rig) close() error {
+	r.kernel.close()
+	return errors.Join(r.clear(), os.RemoveAll(r.base))
+}
+
+// clear removes the lab and the floor, whatever there is of them.
+func (r *rig) clear() error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
 	defer cancel()
-	r.kernel.close()
 	_, err := netns.New(r.options).Destroy(ctx, r.name)
-	return errors.Join(err, r.newFloor().down(), os.RemoveAll(r.options.DataDir), os.RemoveAll(r.base))
+	return errors.Join(err, r.newFloor().down(), os.RemoveAll(r.options.DataDir))
 }
 
 func (r *rig) newFloor() floor { return floor{dir: filepath.Join(r.base, "floor")} }

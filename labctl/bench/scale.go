@@ -14,7 +14,7 @@ func measureScale(ctx context.Context, r *rig) ([]Row, error) {
 	for _, size := range []struct{ hosts, rounds int }{{10, 5}, {50, 2}, {100, 2}} {
 		more, err := r.scale(ctx, size.hosts, r.fewer(size.rounds))
 		if err != nil {
-			return nil, fmt.Errorf("%d hosts: %w", size.hosts, err)
+			return rows, fmt.Errorf("%d hosts: %w", size.hosts, err)
 		}
 		rows = append(rows, more...)
 	}

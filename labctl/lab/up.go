@@ -22,9 +22,14 @@ import (
 const (
 	// parallel bounds how many nodes are worked on at once.
 	parallel = 16
-	// settleTime is how long agents may take to hold what they were given.
+	// settleTime is how long agents may take to hold what they were given, and
+	// settleEach what each node adds: on one machine all of them load their
+	// programs at once.
 	settleTime = 15 * time.Second
+	settleEach = time.Second
+	// An agent is asked again after settlePoll, then less and less often.
 	settlePoll = 5 * time.Millisecond
+	settleSlow = 100 * time.Millisecond
 	// openTime is how long an agent may take until it answers for the first
 	// time. It takes milliseconds; one that hangs is started anew after this.
 	openTime = 2 * time.Second
@@ -319,12 +324,13 @@ func setBack(node string, before api.Status) []provision.Change {
 
 // settle waits until every agent holds what it was given, object by object.
 func (u *up) settle(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, settleTime)
+	patience := settleTime + time.Duration(len(u.topology.Nodes))*settleEach
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	refused := make(map[string][]Refusal)
 	var mu sync.Mutex
 	err := u.each(ctx, func(ctx context.Context, name string) ([]provision.Change, error) {
-		status, err := u.settled(ctx, name)
+		status, err := u.settled(ctx, name, patience)
 		mu.Lock()
 		defer mu.Unlock()
 		for _, o := range status.Objects {
@@ -352,35 +358,42 @@ func (u *up) standing() string {
 	return s
 }
 
-// settled polls one agent until it has settled, and names what is not there at the deadline.
-func (u *up) settled(ctx context.Context, node string) (api.Status, error) {
-	for {
+// settled asks one agent until it has settled, and names what is not there when
+// ctx ends, after patience. One that is too busy to answer is asked again.
+func (u *up) settled(ctx context.Context, node string, patience time.Duration) (api.Status, error) {
+	var last api.Status
+	for pause := settlePoll; ; pause = min(pause*3/2, settleSlow) {
 		status, err := call(ctx, u.agents, node, api.GetStatus, api.None{})
-		if err != nil {
-			return status, err
-		}
-		if status.Settled && status.Generation == u.states[node].Generation {
+		switch {
+		case err == nil && status.Settled && status.Generation == u.states[node].Generation:
 			return status, nil
+		case err == nil:
+			last = status
+		case ctx.Err() == nil && !errors.Is(err, context.DeadlineExceeded):
+			return status, err
 		}
 		select {
 		case <-ctx.Done():
 			if errors.Is(ctx.Err(), context.Canceled) {
-				return status, ctx.Err() // interrupted
+				return last, ctx.Err() // interrupted
 			}
-			return status, unsettled(node, status)
-		case <-time.After(settlePoll):
+			return last, unsettled(node, last, patience)
+		case <-time.After(pause):
 		}
 	}
 }
 
-func unsettled(node string, status api.Status) error {
+func unsettled(node string, status api.Status, patience time.Duration) error {
 	var objects []string
 	for _, o := range status.Objects {
 		if o.Condition == api.Failed || o.Condition == api.Pending {
-			objects = append(objects, fmt.Sprintf("%s %s: %s", o.Kind, o.Name, o.Reason))
+			objects = append(objects, strings.TrimSuffix(fmt.Sprintf("%s %s is %s: %s", o.Kind, o.Name, o.Condition, o.Reason), ": "))
 		}
 	}
-	return fmt.Errorf("%s has not settled after %s: %s", node, settleTime, strings.Join(objects, "; "))
+	if len(objects) == 0 {
+		objects = []string{"its agent did not say why"}
+	}
+	return fmt.Errorf("%s has not settled after %s: %s", node, patience, strings.Join(objects, "; "))
 }
 
 // prune removes what an earlier topology of the same lab had and this one has not.
