@@ -49,7 +49,7 @@ func (m *Maps) open(name string) (*ebpf.Map, error) {
 	opened, err := ebpf.LoadPinnedMap(filepath.Join(m.dir, name), &ebpf.LoadPinOptions{ReadOnly: true})
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("%w (no map in %s)", ErrNoDatapath, m.dir)
+		return nil, fmt.Errorf("%w (no map %s)", ErrNoDatapath, filepath.Join(m.dir, name))
 	case errors.Is(err, fs.ErrPermission):
 		return nil, fmt.Errorf("open %s: %w (reading the kernel's maps needs root)", filepath.Join(m.dir, name), fs.ErrPermission)
 	case err != nil:

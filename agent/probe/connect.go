@@ -25,6 +25,9 @@ type connection struct {
 // connect opens a socket of the given kind in the room and connects it: plain
 // TCP, never MPTCP, or UDP.
 func (r *room) connect(ctx context.Context, kind int, to netip.AddrPort) (*connection, error) {
+	if !to.Addr().Unmap().Is4() {
+		return nil, &failure{classOther, fmt.Sprintf("connect to %s: not an IPv4 address", to)}
+	}
 	protocol := unix.IPPROTO_TCP
 	if kind == unix.SOCK_DGRAM {
 		protocol = unix.IPPROTO_UDP
@@ -37,7 +40,7 @@ func (r *room) connect(ctx context.Context, kind int, to netip.AddrPort) (*conne
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
-	started := unix.Connect(fd, &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())})
+	started := unix.Connect(fd, &unix.SockaddrInet4{Addr: to.Addr().Unmap().As4(), Port: int(to.Port())})
 	if started != nil && started != unix.EINPROGRESS {
 		_ = unix.Close(fd)
 		return nil, os.NewSyscallError("connect", started)

@@ -120,11 +120,12 @@ func (f *fetcher) target(ctx context.Context, t api.FetchTarget) api.FetchResult
 	room := f.rooms.byPod[t.Pod]
 	if err == nil && t.Name != "" {
 		result.Resolved = netip.Addr{}
-		f.within(ctx, t.Timeout, func(ctx context.Context) {
-			var addresses []netip.Addr
-			if addresses, err = room.resolve(ctx, f.resolver, t.Name); err == nil {
+		err = f.within(ctx, t.Timeout, func(ctx context.Context) error {
+			addresses, err := room.resolve(ctx, f.resolver, t.Name)
+			if err == nil {
 				result.Resolved = addresses[0]
 			}
+			return err
 		})
 	}
 	if err != nil {
@@ -139,7 +140,13 @@ func (f *fetcher) target(ctx context.Context, t api.FetchTarget) api.FetchResult
 	for range min(max(t.Parallel, 1), t.Count, maxSockets) {
 		workers.Go(func() {
 			for i := range todo {
-				f.within(ctx, t.Timeout+api.AnswerTime, func(ctx context.Context) { result.Attempts[i] = f.attempt(ctx, room, t, to) })
+				err := f.within(ctx, t.Timeout+api.AnswerTime, func(ctx context.Context) error {
+					result.Attempts[i] = f.attempt(ctx, room, t, to)
+					return nil
+				})
+				if err != nil {
+					fail(&result.Attempts[i], err)
+				}
 			}
 		})
 	}
@@ -151,17 +158,24 @@ func (f *fetcher) target(ctx context.Context, t api.FetchTarget) api.FetchResult
 	return result
 }
 
-// within does one request when there is a socket for it, and not after ctx has ended.
-func (f *fetcher) within(ctx context.Context, timeout time.Duration, do func(context.Context)) {
+// within does one request when there is a socket for it, and returns what came
+// of it. Where ctx ends before, do is not called and the error says so; one that
+// panics has failed, and takes nobody else with it.
+func (f *fetcher) within(ctx context.Context, timeout time.Duration, do func(context.Context) error) (err error) {
 	select {
 	case f.sockets <- struct{}{}:
 	case <-ctx.Done():
-		return
+		return fmt.Errorf("no socket was free: %w", ctx.Err())
 	}
 	defer func() { <-f.sockets }()
+	defer func() {
+		if p := recover(); p != nil {
+			err = &failure{classOther, fmt.Sprintf("the request broke off: %v", p)}
+		}
+	}()
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	do(ctx)
+	return do(ctx)
 }
 
 func (f *fetcher) attempt(ctx context.Context, room *room, t api.FetchTarget, to netip.AddrPort) (a api.FetchAttempt) {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/miekg/dns"
+	"golang.org/x/sys/unix"
 
 	"github.com/native-routing/labctl/agent/api"
 	"github.com/native-routing/labctl/agent/nstest"
@@ -394,4 +395,46 @@ func TestProberLeavesNothing(t *testing.T) {
 	run()
 	time.Sleep(50 * time.Millisecond)
 	leaks(t, run)
+}
+
+// A request for which there was no socket has failed, and is not sent to nowhere.
+func TestFetchWithoutAFreeSocket(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+	defer cancel()
+	f := fetcher{rooms: New(Config{}).enter([]string{""}), sockets: make(chan struct{})} // none is ever free
+	for name, target := range map[string]api.FetchTarget{
+		"by name":    {Name: "webpod", Port: 80, Protocol: protocolHTTP, Count: 2, Timeout: time.Second},
+		"by address": {To: addr("127.0.0.1"), Port: 80, Protocol: protocolHTTP, Count: 2, Timeout: time.Second},
+	} {
+		for _, a := range f.target(ctx, target).Attempts {
+			if a.Error != classTimeout || a.Message == "" {
+				t.Errorf("%s: %+v", name, a)
+			}
+		}
+	}
+	stopped, stop := context.WithCancel(context.Background())
+	stop()
+	if a := f.target(stopped, api.FetchTarget{To: addr("127.0.0.1"), Port: 80, Count: 1, Timeout: time.Second}).Attempts[0]; a.Error != classOther {
+		t.Errorf("stopped: %+v", a)
+	}
+}
+
+// Whatever becomes of one request, the agent lives on.
+func TestFetchSurvivesAPanic(t *testing.T) {
+	f := fetcher{sockets: make(chan struct{}, 1)}
+	for range 2 { // the socket is free again
+		err := f.within(context.Background(), time.Second, func(context.Context) error { panic("As4 called on IP zero value") })
+		var known *failure
+		if !errors.As(err, &known) || known.class != classOther {
+			t.Errorf("%v", err)
+		}
+	}
+}
+
+func TestConnectRefusesNoAddress(t *testing.T) {
+	for _, to := range []netip.AddrPort{{}, netip.MustParseAddrPort("[2001:db8::1]:80")} {
+		if c, err := (*room)(nil).connect(context.Background(), unix.SOCK_STREAM, to); err == nil || c != nil || classify(err) != classOther {
+			t.Errorf("%s: %v, %v", to, c, err)
+		}
+	}
 }

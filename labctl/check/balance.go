@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/native-routing/labctl/agent/api"
 	"github.com/native-routing/labctl/topologies/topo"
@@ -31,10 +32,11 @@ type part struct {
 	backend
 	way      verdict
 	answered int
+	took     time.Duration // the request to its own address
 }
 
 // lost says whether requests to the backend cannot be answered.
-func (p part) lost() bool { return p.way.outcome != OK && p.way.outcome != UnexpectedSuccess }
+func (p part) lost() bool { return p.way.lost() }
 
 // tally is what came of a row of requests.
 type tally struct {
@@ -45,11 +47,21 @@ type tally struct {
 }
 
 func (s *services) balancedOf(c balancedCheck) balanced {
-	b := balanced{from: asker{node: c.asker.node}, service: c.service, protocol: s.rows[c.row].target.Protocol, full: c.service.Affinity == 0, row: c.row}
+	b := balanced{from: asker{node: c.asker.node}, service: c.service, protocol: s.rows[c.row].target.Protocol, full: c.full && c.service.Affinity == 0 && !s.short[c.row], row: c.row}
 	for _, one := range c.backends {
-		b.shares = append(b.shares, part{backend: one, way: s.way(c.asker, one)})
+		b.shares = append(b.shares, part{backend: one, way: s.way(c.asker, one), took: s.took(c.asker, one)})
 	}
 	return b
+}
+
+// took is how long a backend kept the one waiting who asked it at its own address.
+func (s *services) took(a asker, b backend) time.Duration {
+	if c, ok := s.directOf(a, b); ok {
+		for _, attempt := range s.answers[c.row].Attempts {
+			return attempt.Took
+		}
+	}
+	return fetchTimeout
 }
 
 // count tells the attempts of a row apart.
@@ -216,14 +228,29 @@ func (s *services) balanceCauses(b balanced, t tally, wrong []string) []Cause {
 			causes = append(causes, p.way.reasons...)
 		}
 	}
+	if len(causes) == 0 {
+		causes = s.callerCauses(b)
+	}
 	if len(causes) == 0 && t.failed == t.total {
 		causes = s.deafCauses(b, t)
+	}
+	if len(causes) == 0 && slices.Equal(t.errors, []string{errorTimeout}) && len(t.strangers) == 0 && len(s.suspects) > 0 {
+		causes = []Cause{s.filtered()}
 	}
 	if len(causes) == 0 {
 		causes = []Cause{{Node: b.from.node, Cure: "labctl dbg " + b.from.node + " monitor", Effect: strings.Join(wrong, "; "),
 			Reason: fmt.Sprintf("does not balance service %s as its maps say", shortKey(b.service.Key()))}}
 	}
 	return unique(causes)
+}
+
+// callerCauses are what agents know to be wrong with the pod that calls, and with
+// the datapath of the node that balances.
+func (s *services) callerCauses(b balanced) []Cause {
+	if causes := s.podObject(s.rows[b.row].asker.pod); len(causes) > 0 {
+		return causes
+	}
+	return s.datapathObjects(b.from.node, s.rows[b.row].asker.pod)
 }
 
 // deafCauses say why nothing answers at all: a name server is no pod, and an
@@ -256,6 +283,11 @@ func withoutEffect(causes []Cause) []Cause {
 // judgeRefused judges requests to a service that has no backend there.
 func (s *services) judgeRefused(r Result, b balanced, t tally) Result {
 	r.Seen, r.Outcome = t.failure, OK
+	if ending := s.ending(b); len(ending) > 0 {
+		r.Expected = "answers of terminating backends, until they are gone: " + strings.Join(ending, " ")
+		r.Seen = cmp.Or(t.failure, plural(t.total, "answer"))
+		return r
+	}
 	switch {
 	case t.failed < t.total:
 		r.Seen, r.Outcome = plural(t.total-t.failed, "answer"), Failed
@@ -265,6 +297,19 @@ func (s *services) judgeRefused(r Result, b balanced, t tally) Result {
 		r.Causes = s.balanceCauses(b, t, []string{"calls are lost instead of refused"})
 	}
 	return r
+}
+
+// ending are the backends of a service that are about to end, and that the maps
+// of the node that balances turn to where there is no other.
+func (s *services) ending(b balanced) (addresses []string) {
+	for _, f := range s.tablesOf[b.from.node].Frontends {
+		for _, u := range usable(f) {
+			if f.Service == b.service.Key() && u.State == stateTerminating {
+				addresses = include(addresses, u.Address.String())
+			}
+		}
+	}
+	return addresses
 }
 
 // explain joins the maps with what can be reached: which backend of the map

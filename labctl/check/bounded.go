@@ -8,11 +8,9 @@ import (
 	"github.com/native-routing/labctl/agent/api"
 )
 
-// What a node may take: to read what it holds, and to send all that it is asked to.
-const (
-	lookLimit  = 5 * time.Second
-	probeLimit = 30 * time.Second
-)
+// lookLimit is how long a node may take to read what it holds. What it may take
+// to send follows from what it is asked to.
+const lookLimit = 5 * time.Second
 
 // errHung is what becomes of a call that a node does not answer.
 var errHung = errors.New("the agent hangs: it takes calls and does not answer them (labctl status shows it, labctl up starts it anew)")
@@ -20,7 +18,7 @@ var errHung = errors.New("the agent hangs: it takes calls and does not answer th
 // bounded gives up on an agent that hangs, so that the rest can still be told.
 type bounded struct {
 	ServiceProber
-	look, probe time.Duration
+	look time.Duration
 }
 
 // within returns what call answers, or the context's error once the limit is
@@ -69,15 +67,19 @@ func (b bounded) Drops(ctx context.Context, node string) (map[string]uint64, err
 }
 
 func (b bounded) Ping(ctx context.Context, node string, targets []api.PingTarget) ([]api.PingResult, error) {
-	return within(ctx, b.probe, func(ctx context.Context) ([]api.PingResult, error) {
+	return within(ctx, pingLimit(targets), func(ctx context.Context) ([]api.PingResult, error) {
 		return b.ServiceProber.Ping(ctx, node, targets)
 	})
 }
 
 func (b bounded) Fetch(ctx context.Context, node string, targets []api.FetchTarget) ([]api.FetchResult, error) {
-	return within(ctx, b.probe, func(ctx context.Context) ([]api.FetchResult, error) {
+	return within(ctx, fetchLimit(targets), func(ctx context.Context) ([]api.FetchResult, error) {
 		return b.ServiceProber.Fetch(ctx, node, targets)
 	})
+}
+
+func (b bounded) Status(ctx context.Context, node string) (api.Status, error) {
+	return within(ctx, b.look, func(ctx context.Context) (api.Status, error) { return b.ServiceProber.Status(ctx, node) })
 }
 
 func (b bounded) StartWitness(ctx context.Context, node string, session uint32) error {

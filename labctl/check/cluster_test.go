@@ -2,6 +2,7 @@ package check
 
 import (
 	"context"
+	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
 	"net/netip"
@@ -34,7 +35,22 @@ type clusterSimulator struct {
 	stale    map[string]netip.Addr // what nodes' name servers answer for everything
 	mute     map[string]bool       // nodes whose name server does not answer
 	filters  map[string]bool       // nodes that pass echoes on, and not TCP
+	own      map[string]bool       // nodes whose own TCP is lost, and not their echoes
+	webless  map[string]bool       // nodes whose own page takes no connection
+	bared    map[string]bool       // pods that have lost their address
+	stopped  map[string]bool       // pods whose program takes connections and says nothing
 	hangs    map[string]bool       // nodes whose agents take calls and do not answer them
+
+	objects map[string][]api.Object
+	mapErrs map[string]error // why nodes' maps cannot be read
+
+	// late is how many of the first connections of a node are not made in time,
+	// asked how many requests a node was to send, most how many in one call.
+	late, asked map[string]int
+	turns       map[string]*draws
+	most        int
+	// meanwhile is done once, when all has been sent.
+	meanwhile func()
 
 	mu    sync.Mutex
 	looks map[string]uint64
@@ -80,7 +96,7 @@ func newClusterSimulator(t *topo.Topology, cluster api.Cluster) *clusterSimulato
 		simulator: newSimulator(withPods(path.Predict(t, topo.NATUplink()), cluster)), cluster: cluster,
 		pods: map[string][]api.PodStatus{}, maps: map[string]*api.ServiceTable{}, growth: map[string]map[string]uint64{}, looks: map[string]uint64{},
 		unmasked: map[string]bool{}, masks: map[string]bool{}, portDown: map[string]bool{}, noSNAT: map[string]bool{}, bare: map[string]bool{}, biased: map[string]bool{},
-		fickle: map[string]bool{}, closed: map[string]bool{}, stale: map[string]netip.Addr{}, mute: map[string]bool{}, filters: map[string]bool{}, hangs: map[string]bool{},
+		fickle: map[string]bool{}, closed: map[string]bool{}, stale: map[string]netip.Addr{}, mute: map[string]bool{}, filters: map[string]bool{}, own: map[string]bool{}, webless: map[string]bool{}, bared: map[string]bool{}, stopped: map[string]bool{}, late: map[string]int{}, turns: map[string]*draws{}, asked: map[string]int{}, hangs: map[string]bool{}, objects: map[string][]api.Object{}, mapErrs: map[string]error{},
 	}
 	for _, p := range cluster.Pods {
 		s.pods[p.Node] = append(s.pods[p.Node], api.PodStatus{Namespace: p.Namespace, Name: p.Name, Address: p.Address, Phase: api.PodRunning, Ready: true})
@@ -187,7 +203,14 @@ func (s *clusterSimulator) Pods(ctx context.Context, node string) (api.PodList, 
 	return api.PodList{Pods: s.pods[node]}, s.answers(ctx, node)
 }
 
+func (s *clusterSimulator) Status(ctx context.Context, node string) (api.Status, error) {
+	return api.Status{Node: node, Objects: s.objects[node], Datapath: new(api.Datapath)}, s.answers(ctx, node)
+}
+
 func (s *clusterSimulator) Services(ctx context.Context, node string) (api.ServiceTable, error) {
+	if err := s.mapErrs[node]; err != nil {
+		return api.ServiceTable{}, err
+	}
 	return *s.maps[node], s.answers(ctx, node)
 }
 
@@ -195,6 +218,10 @@ func (s *clusterSimulator) Drops(ctx context.Context, node string) (map[string]u
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.looks[node]++
+	if s.looks[node] > 1 && s.meanwhile != nil {
+		s.meanwhile()
+		s.meanwhile = nil
+	}
 	drops := map[string]uint64{"Service backend not found": 7}
 	for reason, n := range s.growth[node] {
 		drops[reason] += n * s.looks[node]
@@ -220,7 +247,11 @@ func (s *clusterSimulator) Ping(ctx context.Context, node string, targets []api.
 		if p := s.status(t.Pod); p != nil {
 			t.From = s.leaves(node, p.Address, t.To)
 		}
-		if p := s.podAt(t.To); p == nil && s.cluster.NativeCIDR.Contains(t.To) && !s.isGateway(t.To) || p != nil && p.Phase != api.PodRunning {
+		if p := s.status(t.Pod); p != nil && s.bared[t.Pod] {
+			results = append(results, api.PingResult{Sent: 1})
+			continue
+		}
+		if p := s.podAt(t.To); p != nil && s.bared[p.Key()] || p == nil && s.cluster.NativeCIDR.Contains(t.To) && !s.isGateway(t.To) || p != nil && p.Phase != api.PodRunning {
 			s.sight(s.follow(node, t.From, t.To), t.Probe, false)
 			results = append(results, api.PingResult{Sent: 1})
 			continue
@@ -236,11 +267,11 @@ func (s *clusterSimulator) isGateway(a netip.Addr) bool {
 }
 
 func (s *clusterSimulator) Fetch(_ context.Context, node string, targets []api.FetchTarget) ([]api.FetchResult, error) {
-	seed := fnv.New64()
-	seed.Write([]byte(node))
-	random := rand.New(rand.NewPCG(seed.Sum64(), 3))
+	s.arrive(node, targets)
 	var results []api.FetchResult
 	for _, t := range targets {
+		random := s.turn(node, t)
+		random.Lock()
 		r := api.FetchResult{Resolved: t.To}
 		for _, service := range s.cluster.Services {
 			if t.Name == service.Name || t.Name == service.Name+"."+service.Namespace {
@@ -248,12 +279,53 @@ func (s *clusterSimulator) Fetch(_ context.Context, node string, targets []api.F
 			}
 		}
 		for range t.Count {
-			c := call{clusterSimulator: s, random: random, node: node, pod: s.status(t.Pod), target: t, to: netip.AddrPortFrom(r.Resolved, t.Port)}
+			c := call{clusterSimulator: s, random: random.Rand, node: node, pod: s.status(t.Pod), target: t, to: netip.AddrPortFrom(r.Resolved, t.Port)}
+			if s.isLate(node) {
+				r.Attempts = append(r.Attempts, lostCall())
+				continue
+			}
 			r.Attempts = append(r.Attempts, c.attempt())
 		}
+		random.Unlock()
 		results = append(results, r)
 	}
 	return results, s.alive(node)
+}
+
+func (s *clusterSimulator) arrive(node string, targets []api.FetchTarget) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	requests := 0
+	for _, t := range targets {
+		requests += t.Count
+	}
+	s.asked[node] += requests
+	s.most = max(s.most, requests)
+}
+
+// draws are one row's, the same however it is cut into calls.
+type draws struct {
+	sync.Mutex
+	*rand.Rand
+}
+
+func (s *clusterSimulator) turn(node string, t api.FetchTarget) *draws {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key := fmt.Sprint(node, t.Pod, t.Name, t.To, t.Port, t.Protocol, t.Path)
+	if s.turns[key] == nil {
+		seed := fnv.New64()
+		seed.Write([]byte(key))
+		s.turns[key] = &draws{Rand: rand.New(rand.NewPCG(seed.Sum64(), 3))}
+	}
+	return s.turns[key]
+}
+
+func (s *clusterSimulator) isLate(node string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.late[node]--
+	return s.late[node] >= 0
 }
 
 // call is one connection.
@@ -361,6 +433,9 @@ func (c call) throughPort(entry string) api.FetchAttempt {
 // deliver takes a connection from a node to an address and lets it answer.
 func (c call) deliver(from string, source netip.Addr, to netip.AddrPort) api.FetchAttempt {
 	p := c.follow(from, source, to.Addr())
+	if c.own[from] && c.pod == nil && to.Port() == 80 {
+		return lostCall()
+	}
 	if p.Fate != path.Delivered || slices.ContainsFunc(p.Hops, func(h path.Hop) bool { return c.filters[h.Node] && h.Out != "" && h.In != "" }) {
 		return lostCall()
 	}
@@ -375,7 +450,11 @@ func (c call) deliver(from string, source netip.Addr, to netip.AddrPort) api.Fet
 	a := api.FetchAttempt{Local: client, Peer: to, Took: 350 * time.Microsecond}
 	pod := c.podAt(to.Addr())
 	switch {
-	case pod != nil && pod.Phase != api.PodRunning:
+	case pod != nil && (pod.Phase != api.PodRunning || c.bared[pod.Key()]) || c.pod != nil && c.bared[c.pod.Key()]:
+		return lostCall()
+	case pod != nil && c.stopped[pod.Key()]:
+		a.Error, a.Message, a.Took = "timeout", "no answer in time", fetchTimeout+api.AnswerTime
+	case pod == nil && to.Port() == 80 && c.webless[p.Last().Node]:
 		return lostCall()
 	case pod != nil && c.closed[pod.Key()]:
 		return failed("refused", "connection refused")

@@ -3,7 +3,9 @@ package check
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/native-routing/labctl/agent/api"
 	"github.com/native-routing/labctl/topologies/path"
@@ -50,7 +52,7 @@ func (s *services) directly(c directCheck) verdict {
 	}
 	echo := s.followed(c.flow)
 	if echo.outcome == OK || echo.outcome == UnexpectedSuccess || a.Error != errorTimeout && a.Error != errorUnreachable {
-		return verdict{outcome: Failed, seen: a.Message, reasons: []Cause{s.unserved(c, a)}}
+		return verdict{outcome: Failed, seen: a.Message, reasons: s.unserved(c, a)}
 	}
 	return echo
 }
@@ -66,17 +68,31 @@ func (s *services) answeredDirectly(c directCheck, f flow, a api.FetchAttempt) v
 	return verdict{outcome: OK, seen: fmt.Sprintf("answers in %.2f ms", float64(a.Took.Microseconds())/1000)}
 }
 
-// unserved is why a backend that can be reached does not answer a request: it is
-// not its own doing where its own node gets an answer.
-func (s *services) unserved(c directCheck, a api.FetchAttempt) Cause {
-	at, known := s.directOf(asker{node: c.backend.node}, c.backend)
-	if !known || at == c || a.Error != errorTimeout || !s.answered(at) || len(s.suspects) == 0 {
-		return s.closed(c.backend, a)
+// unserved is why a backend that can be reached does not answer a request. What
+// no listener does, to swallow a connection, is not its own doing.
+func (s *services) unserved(c directCheck, a api.FetchAttempt) []Cause {
+	if causes := s.endCauses(s.flows[c.flow]); len(causes) > 0 {
+		return causes
 	}
+	if !swallowed(a) || len(s.suspects) == 0 {
+		return []Cause{s.closed(c.backend, a)}
+	}
+	at, known := s.directOf(asker{node: c.backend.node}, c.backend)
+	if len(s.swallowers) == 1 && s.swallowers[0] == c.backend.address && !(known && s.answered(at)) {
+		return []Cause{s.closed(c.backend, a)} // nobody reaches this one, and all others are reached
+	}
+	return []Cause{s.filtered()}
+}
+
+// swallowed says whether a connection was not even refused.
+func swallowed(a api.FetchAttempt) bool { return a.Error == errorTimeout && !a.Peer.IsValid() }
+
+// filtered is the cause of connections that are lost where echoes pass.
+func (s *services) filtered() Cause {
 	const what = "TCP that its tables would pass on, and lets echoes pass: a firewall rule or a program does it"
 	cause := Cause{Node: s.suspects[0], Reason: "drops " + what, Cure: on(s.suspects[0], "nft list ruleset")}
 	if len(s.suspects) > 1 {
-		cause.Node, cause.Reason = "", fmt.Sprintf("one of %s drops %s", join(s.suspects, ", "), what)
+		cause.Node, cause.Reason = "", fmt.Sprintf("one of %s drops %s", strings.Join(s.suspects, ", "), what)
 	}
 	return cause
 }
@@ -91,20 +107,33 @@ func (s *services) answered(c directCheck) bool {
 func (s *services) filters() []string {
 	var common, clean []string
 	first := true
-	for _, c := range s.directs {
-		f, got := s.flows[c.flow], s.answers[c.row]
-		if f.from.node == f.to.node || len(got.Attempts) == 0 {
-			continue
+	look := func(flow, row int) (lost bool) {
+		f, got := s.flows[flow], s.answers[row]
+		if len(got.Attempts) == 0 {
+			return false
 		}
 		met := s.met(f)
 		switch {
 		case got.Attempts[0].Error == "":
 			clean = append(clean, met...)
-		case got.Attempts[0].Error != errorTimeout || s.followed(c.flow).outcome != OK:
+			return false
+		case !swallowed(got.Attempts[0]) || s.followed(flow).outcome != OK || len(s.endCauses(f)) > 0:
+			return false
 		case first:
 			common, first = met, false
 		default:
 			common = slices.DeleteFunc(common, func(n string) bool { return !slices.Contains(met, n) })
+		}
+		return true
+	}
+	for _, c := range s.directs {
+		if look(c.flow, c.row) {
+			s.swallowers = include(s.swallowers, c.backend.address)
+		}
+	}
+	for _, c := range s.pages {
+		if look(c.flow, c.row) {
+			s.swallowers = include(s.swallowers, netip.AddrPortFrom(s.flows[c.flow].to.address, webPort))
 		}
 	}
 	if left := slices.DeleteFunc(slices.Clone(common), func(n string) bool { return slices.Contains(clean, n) }); len(left) > 0 {
@@ -115,7 +144,7 @@ func (s *services) filters() []string {
 
 // met are the nodes that the packets of a flow meet, there and back.
 func (s *services) met(f flow) []string {
-	var nodes []string
+	nodes := []string{f.from.node}
 	for _, way := range f.ways() {
 		for _, p := range append([]path.Path{way}, s.healthy.Reply(way)...) {
 			for _, hop := range p.Hops {
@@ -138,6 +167,9 @@ func (s *services) closed(b backend, a api.FetchAttempt) Cause {
 		c.Reason = fmt.Sprintf("%s refuses port %d: nothing listens there", who, b.address.Port())
 	case errorTimeout:
 		c.Reason = fmt.Sprintf("%s answers echoes, and nothing on port %d", who, b.address.Port())
+		if !swallowed(a) {
+			c.Reason = fmt.Sprintf("%s takes connections to port %d and does not answer them: its program has stopped or is busy", who, b.address.Port())
+		}
 	default:
 		c.Reason = fmt.Sprintf("%s does not serve on port %d: %s", who, b.address.Port(), a.Message)
 	}
@@ -165,11 +197,17 @@ func (s *services) way(a asker, b backend) verdict {
 }
 
 func (s *services) directOf(a asker, b backend) (directCheck, bool) {
-	at, ok := s.directAt[directKey{a, b.address}]
-	if !ok {
-		return directCheck{}, false
+	if at, ok := s.directAt[directKey{a.node, a.pod, b.address}]; ok {
+		return s.directs[at], true
 	}
-	return s.directs[at], true
+	for _, lead := range s.askers { // a sample: what a neighbour of its kind finds
+		if lead.lead && lead.node == a.node && (lead.pod == "") == (a.pod == "") {
+			if at, ok := s.directAt[directKey{lead.node, lead.pod, b.address}]; ok {
+				return s.directs[at], true
+			}
+		}
+	}
+	return directCheck{}, false
 }
 
 // toItself is the verdict on a pod's way to itself, which no route can spoil: it

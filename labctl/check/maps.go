@@ -15,6 +15,8 @@ const (
 	scopeExternal = "external"
 	scopeInternal = "internal"
 	stateActive   = "active"
+	// stateTerminating takes new connections where there is no active one.
+	stateTerminating = "terminating"
 )
 
 // frontend is one that a node's maps should hold.

@@ -47,6 +47,9 @@ func (s *services) judgeCall(r Result, c nameCheck) Result {
 	if !got.Resolved.IsValid() {
 		r.Seen = got.Attempts[0].Message
 	}
+	if r.Causes = s.podObject(c.asker.pod); len(r.Causes) > 0 {
+		return r
+	}
 	r.Causes = []Cause{{Node: c.asker.node, Reason: fmt.Sprintf("the short name %s does not lead to its service", callName(c.service)), Cure: on(c.asker.node, "cat /etc/resolv.conf")}}
 	return r
 }
@@ -63,13 +66,16 @@ func (s *services) nameCauses(c nameCheck, a api.FetchAttempt) []Cause {
 	if a.Error == errorResolve {
 		return []Cause{{Node: c.asker.node, Reason: fmt.Sprintf("its name server does not know service %s: %s", shortKey(c.service.Key()), a.Message), Cure: "labctl up"}}
 	}
+	if causes := s.podObject(c.asker.pod); len(causes) > 0 {
+		return causes
+	}
 	return s.deafNameServer(c.asker.node, a.Message)
 }
 
 // deafNameServer says why a node's name server, which listens on the pod
 // gateway, does not answer.
 func (s *services) deafNameServer(node, message string) []Cause {
-	if causes := s.gatewayCauses(node); len(causes) > 0 {
+	if causes := append(s.gatewayCauses(node), s.datapathObjects(node)...); len(causes) > 0 {
 		return causes
 	}
 	return []Cause{{Node: node, Reason: fmt.Sprintf("its name server does not answer on %s", s.cluster.DNS), Cure: "labctl status " + node, Effect: message}}

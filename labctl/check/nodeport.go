@@ -25,14 +25,14 @@ func (s *services) judgeNodePorts() []Result {
 
 func (s *services) balancedPort(c portCheck) balanced {
 	b := balanced{from: asker{node: c.asker.node}, service: c.service, protocol: s.rows[c.row].target.Protocol,
-		full: c.full && c.service.Affinity == 0, outside: c.outside, row: c.row}
+		full: c.full && c.service.Affinity == 0 && !s.short[c.row], outside: c.outside, row: c.row}
 	caller := c.asker
 	if c.outside {
 		b.from.node = c.entry
 		caller = asker{node: c.entry}
 	}
 	for _, one := range c.backends {
-		p := part{backend: one, way: verdict{outcome: OK}}
+		p := part{backend: one, way: verdict{outcome: OK}, took: s.took(caller, one)}
 		if !c.outside || one.node != c.entry {
 			p.way = s.way(caller, one)
 		}

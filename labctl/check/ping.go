@@ -129,7 +129,7 @@ func (l loss) matches(x *topo.Exception) bool {
 func (v *verification) unanswered(r Result, f flow, got api.PingResult, there, back leg) Result {
 	l := v.locate(f, there, back)
 	if blind := v.unwatched(f); blind != "" && l.node != f.to.node {
-		return v.unknown(r, blind)
+		return v.unwitnessed(r, blind)
 	}
 	r.Seen = l.String()
 	if got.Failure != nil {

@@ -35,6 +35,9 @@ const (
 type asker struct {
 	node, pod string
 	address   netip.Addr // of the pod
+	// lead is one that asks everything, also where there is much to ask: each
+	// node and one pod of it.
+	lead bool
 }
 
 func (a asker) String() string {
@@ -66,12 +69,17 @@ type plan struct {
 	ports    []portCheck
 	pages    []pageCheck
 	names    []nameCheck
+	samples  samples
+	fewer    bool         // not everybody draws every backend
+	short    map[int]bool // rows that are shorter than enough, by index
+	lossy    map[int]bool // rows of which some requests are lost, as far as is known
+	heard    map[int]int  // how many requests of a row were carried out
 }
 
 // directKey is who asks which backend.
 type directKey struct {
-	asker   asker
-	address netip.AddrPort
+	node, pod string
+	address   netip.AddrPort
 }
 
 // directCheck is a request to a backend's own address.
@@ -88,6 +96,7 @@ type balancedCheck struct {
 	service  api.Service
 	port     int // index of the service's
 	backends []backend
+	full     bool // enough requests that every backend is drawn
 	row      int
 }
 
@@ -122,17 +131,21 @@ type nameCheck struct {
 }
 
 func (s *services) makePlan() {
-	s.plan = plan{answers: map[int]api.FetchResult{}, flowAt: map[[2]end]int{}, directAt: map[directKey]int{}}
+	s.plan = plan{answers: map[int]api.FetchResult{}, short: map[int]bool{}, lossy: map[int]bool{}, heard: map[int]int{}, flowAt: map[[2]end]int{}, directAt: map[directKey]int{}}
 	s.chooseAskers()
-	for _, a := range s.askers {
-		s.planDirect(a)
-		s.planReach(a)
+	s.sizeUp()
+	for i, a := range s.askers {
+		s.planDirect(a, i)
+		s.planReach(a, i)
 		s.planPages(a)
+		if !s.cluster.KubeProxyReplacement {
+			continue
+		}
 		if s.member(a.node) {
 			s.planServices(a)
-			s.planNames(a)
+			s.planNames(a, i)
 		}
-		s.planNodePorts(a)
+		s.planNodePorts(a, i)
 	}
 }
 
@@ -144,7 +157,7 @@ func (s *services) chooseAskers() {
 		perNode = maxAskers
 	}
 	for name := range s.topology.Nodes.All() {
-		s.askers = append(s.askers, asker{node: name})
+		s.askers = append(s.askers, asker{node: name, lead: true})
 		count := 0
 		for _, p := range s.cluster.Pods {
 			if p.Node != name || !s.alive(p) {
@@ -154,7 +167,7 @@ func (s *services) chooseAskers() {
 				left++
 				continue
 			}
-			s.askers = append(s.askers, asker{name, p.Key(), p.Address})
+			s.askers = append(s.askers, asker{name, p.Key(), p.Address, count == 1})
 		}
 	}
 	if left > 0 {
@@ -162,20 +175,9 @@ func (s *services) chooseAskers() {
 	}
 }
 
-// fetches are the rows that a node sends.
-func (s *services) fetches(node string) (targets []api.FetchTarget, rows []int) {
-	for i, r := range s.rows {
-		if r.asker.node == node {
-			targets, rows = append(targets, r.target), append(rows, i)
-		}
-	}
-	return targets, rows
-}
-
 func (s *services) addRow(a asker, t api.FetchTarget) int {
 	t.Pod, t.Timeout = a.pod, fetchTimeout
 	t.Count = max(t.Count, 1)
-	t.Parallel = t.Count
 	s.rows = append(s.rows, row{a, t})
 	return len(s.rows) - 1
 }
@@ -245,7 +247,8 @@ func (s *services) egress(node string, to netip.Addr) netip.Addr {
 func podEnd(p api.Pod) end { return end{node: p.Node, pods: true, address: p.Address, pod: p.Key()} }
 
 // planDirect asks every backend that is a pod by its own address.
-func (s *services) planDirect(a asker) {
+func (s *services) planDirect(a asker, number int) {
+	object := 0
 	seen := map[netip.AddrPort]bool{}
 	for _, service := range s.cluster.Services {
 		for i, port := range service.Ports {
@@ -257,7 +260,10 @@ func (s *services) planDirect(a asker) {
 					continue
 				}
 				seen[b.address] = true
-				s.directAt[directKey{a, b.address}] = len(s.directs)
+				if object++; !s.samples.directs.takes(a, number, object) {
+					continue
+				}
+				s.directAt[directKey{a.node, a.pod, b.address}] = len(s.directs)
 				s.directs = append(s.directs, directCheck{a, b, s.flowTo(a, podEnd(*b.pod)),
 					s.addRow(a, api.FetchTarget{To: b.address.Addr(), Port: b.address.Port(), Protocol: speaks(port, b)})})
 			}
@@ -267,16 +273,16 @@ func (s *services) planDirect(a asker) {
 
 // planReach sends echoes between pods, from pods to nodes, and from nodes to
 // the pods that no service asks for.
-func (s *services) planReach(a asker) {
+func (s *services) planReach(a asker, number int) {
 	asked := map[int]bool{}
 	for _, d := range s.directs {
 		if d.asker == a {
 			asked[d.flow] = true
 		}
 	}
-	for _, other := range s.askers {
+	for i, other := range s.askers {
 		p, isPod := s.pod(other.pod)
-		if !isPod || other == a {
+		if !isPod || other == a || !s.samples.echoes.takes(a, number, i) {
 			continue
 		}
 		if flow := s.flowTo(a, podEnd(p)); a.pod != "" || !asked[flow] {
@@ -314,7 +320,7 @@ func (s *services) planPages(a asker) {
 // planServices asks every service at its own address, often enough.
 func (s *services) planServices(a asker) {
 	for _, service := range s.cluster.Services {
-		if !service.ClusterIP.IsValid() || !s.cluster.KubeProxyReplacement {
+		if !service.ClusterIP.IsValid() {
 			continue
 		}
 		for i, port := range service.Ports {
@@ -327,8 +333,9 @@ func (s *services) planServices(a asker) {
 			if protocol == "" {
 				continue // nobody knows how to ask: the maps alone are checked
 			}
-			c.row = s.addRow(a, api.FetchTarget{To: service.ClusterIP, Port: port.Port, Protocol: protocol, Path: s.question(protocol, service),
-				Count: enough(service, len(c.backends))})
+			count := 0
+			count, c.full = s.requests(a, enough(service, len(c.backends)))
+			c.row = s.addRow(a, api.FetchTarget{To: service.ClusterIP, Port: port.Port, Protocol: protocol, Path: s.question(protocol, service), Count: count})
 			s.balanced = append(s.balanced, c)
 		}
 	}
@@ -361,13 +368,17 @@ func enough(service api.Service, n int) int {
 }
 
 // planNodePorts asks for NodePorts on every node of the cluster.
-func (s *services) planNodePorts(a asker) {
+func (s *services) planNodePorts(a asker, number int) {
+	object := 0
 	for _, service := range s.cluster.Services {
 		for i, port := range service.Ports {
-			if port.NodePort == 0 || port.Protocol != "TCP" || !s.cluster.KubeProxyReplacement {
+			if port.NodePort == 0 || port.Protocol != "TCP" {
 				continue
 			}
 			for _, entry := range s.cluster.Nodes {
+				if object++; !s.samples.ports.takes(a, number, object) {
+					continue
+				}
 				s.planNodePort(portCheck{asker: a, service: service, port: i, entry: entry.Name, outside: !s.member(a.node), flow: -1})
 			}
 		}
@@ -412,11 +423,14 @@ func orTCP(protocol string) string {
 }
 
 // planNames asks for every service by its names.
-func (s *services) planNames(a asker) {
+func (s *services) planNames(a asker, number int) {
 	if !s.cluster.DNS.IsValid() {
 		return
 	}
-	for _, service := range s.cluster.Services {
+	for i, service := range s.cluster.Services {
+		if !s.samples.names.takes(a, number, i) {
+			continue
+		}
 		c := nameCheck{asker: a, service: service, call: -1}
 		c.query = s.addRow(a, api.FetchTarget{To: s.cluster.DNS, Port: 53, Protocol: "dns", Path: s.fullName(service)})
 		if i := slices.IndexFunc(service.Ports, func(p api.ServicePort) bool { return p.Protocol == "TCP" }); i >= 0 && service.ClusterIP.IsValid() {

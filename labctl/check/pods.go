@@ -118,8 +118,13 @@ func (s *services) judgePod(p api.Pod) Result {
 			r.Causes = []Cause{{Node: p.Node, Reason: fmt.Sprintf("pod %s has the address %s, not %s", shortKey(p.Key()), status.Address, p.Address), Cure: "labctl up"}}
 		}
 	}
-	if r.Causes = slices.Concat(r.Causes, s.podCauses(p)); len(r.Causes) > 0 {
+	if r.Causes = slices.Concat(r.Causes, s.podCauses(p), s.podObject(p.Key())); len(r.Causes) > 0 {
 		r.Outcome = Failed
+		for _, o := range s.statuses[p.Node].Objects {
+			if o.Kind == kindPod && o.Name == p.Key() && troubled(o) {
+				r.Seen += "; " + o.Reason
+			}
+		}
 	}
 	return r
 }

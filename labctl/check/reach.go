@@ -37,6 +37,9 @@ func (s *services) judgeReach() []Result {
 	return results
 }
 
+// lost says whether what is sent by the way does not come back, or may not.
+func (v verdict) lost() bool { return v.outcome != OK && v.outcome != UnexpectedSuccess }
+
 // result puts a verdict into a result. An expected failure needs no cause.
 func (v verdict) result(r Result, s *services, node string) Result {
 	r.Outcome, r.Seen = v.outcome, v.seen
@@ -77,7 +80,7 @@ func (s *services) followed(i int) verdict {
 	}
 	l := s.locate(f, there, back)
 	if blind := s.blindFor(f, l); blind != "" {
-		r := s.unknown(Result{}, blind)
+		r := s.unwitnessed(Result{}, blind)
 		return verdict{outcome: Unknown, seen: r.Seen, reasons: r.Causes}
 	}
 	v := verdict{outcome: Failed, seen: l.String(), reasons: s.lossCauses(f, l)}
@@ -171,6 +174,9 @@ func (s *services) lossCauses(f flow, l loss) []Cause {
 			return s.podCauses(p)
 		}
 	}
+	if causes := s.endCauses(f); len(causes) > 0 {
+		return causes
+	}
 	if f.from.node == f.to.node {
 		return s.withinNode(f)
 	}
@@ -181,6 +187,9 @@ func (s *services) lossCauses(f flow, l loss) []Cause {
 func (s *services) withinNode(f flow) []Cause {
 	if causes := s.gatewayCauses(f.from.node); len(causes) > 0 {
 		return causes
+	}
+	if f.to.pod == "" {
+		return []Cause{{Node: f.from.node, Reason: fmt.Sprintf("does not answer its own pod %s", shortKey(f.from.pod)), Cure: "labctl dbg " + f.from.node + " monitor"}}
 	}
 	return []Cause{{Node: f.from.node, Reason: fmt.Sprintf("does not deliver to its own pod %s", shortKey(f.to.pod)), Cure: "labctl dbg " + f.from.node + " monitor"}}
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -55,6 +56,8 @@ type verification struct {
 	warnings  []string
 	// witnessing are the nodes that looked out for packets from start to end.
 	witnessing map[string]bool
+	// blind are those that did not, and why.
+	blind map[string]error
 
 	observed path.Lab
 }
@@ -86,7 +89,7 @@ func newVerification(s Subject) *verification {
 		topology: s.Topology, healthy: healthy, flows: flows(s.Topology, s.Exceptions, healthy), session: rand.Uint32(), patience: echoTimeout,
 		errs: map[string]error{}, probeErrs: map[string]error{}, tables: map[string]api.Tables{}, decisions: map[string][]api.Decision{},
 		echoes: map[int]api.PingResult{}, traced: map[int]api.TraceResult{}, sightings: map[uint32][]sighting{},
-		witnessing: map[string]bool{},
+		witnessing: map[string]bool{}, blind: map[string]error{},
 	}
 }
 
@@ -123,11 +126,8 @@ func (v *verification) look(ctx context.Context, prober Prober) {
 // probe sends the packets, while every node looks out for them.
 func (v *verification) probe(ctx context.Context, prober Prober, selection Selection) {
 	v.each(func(node string) {
-		if v.trouble(node) != nil {
-			return
-		}
-		if err := prober.StartWitness(ctx, node, v.session); err != nil {
-			v.warn(node + " does not look out for packets: " + err.Error())
+		if v.trouble(node) == nil {
+			v.watch(ctx, prober, node)
 		}
 	})
 	v.each(func(node string) {
@@ -147,17 +147,34 @@ func (v *verification) send(ctx context.Context, prober Prober, node string, sel
 	var both sync.WaitGroup
 	if targets, flows := v.pings(node); selection.has(Ping) && len(targets) > 0 {
 		both.Go(func() {
-			results, err := prober.Ping(ctx, node, targets)
+			results, err := within(ctx, pingLimit(targets), func(ctx context.Context) ([]api.PingResult, error) { return prober.Ping(ctx, node, targets) })
 			record(v, node, v.echoes, flows, results, err)
 		})
 	}
 	if targets, flows := v.traces(node); selection.has(Tracepath) && len(targets) > 0 {
 		both.Go(func() {
-			results, err := prober.Trace(ctx, node, targets)
+			results, err := within(ctx, traceLimit(targets), func(ctx context.Context) ([]api.TraceResult, error) { return prober.Trace(ctx, node, targets) })
 			record(v, node, v.traced, flows, results, err)
 		})
 	}
 	both.Wait()
+}
+
+// watch lets a node look out for packets.
+func (v *verification) watch(ctx context.Context, prober Prober, node string) {
+	if err := prober.StartWitness(ctx, node, v.session); err != nil {
+		v.blinded(node, fmt.Errorf("does not look out for packets: %w", err))
+	}
+}
+
+// blinded notes why nobody saw what passed a node.
+func (v *verification) blinded(node string, err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.blind[node] == nil {
+		v.blind[node] = err
+		v.warnings = append(v.warnings, node+" "+err.Error())
+	}
 }
 
 func record[T any](v *verification, node string, into map[int]T, flows []int, results []T, err error) {
@@ -178,11 +195,11 @@ func (v *verification) collect(ctx context.Context, prober Prober, node string) 
 	}
 	seen, err := prober.StopWitness(ctx, node, v.session)
 	if err != nil {
-		v.warn("what " + node + " saw is not known: " + err.Error())
+		v.blinded(node, fmt.Errorf("does not tell which packets it saw: %w", err))
 		return
 	}
 	if seen.Dropped > 0 {
-		v.warn(node + " could not look at all packets: where some were lost may be told wrongly")
+		v.blinded(node, errors.New("could not look at all packets, so where some were lost is not known"))
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -253,7 +270,16 @@ func (v *verification) seen(node string) (path.Node, bool) {
 
 // unknown marks a result that could not be told, with the reason.
 func (v *verification) unknown(r Result, node string) Result {
-	err := cmp.Or(v.errs[node], v.probeErrs[node], errors.New("nothing came back from it"))
+	return v.untold(r, node, cmp.Or(v.errs[node], v.probeErrs[node]))
+}
+
+// unwitnessed is the same where a node on the way did not look out for packets.
+func (v *verification) unwitnessed(r Result, node string) Result {
+	return v.untold(r, node, cmp.Or(v.errs[node], v.blind[node]))
+}
+
+func (v *verification) untold(r Result, node string, err error) Result {
+	err = cmp.Or(err, errors.New("the verification ended before it was asked"))
 	r.Outcome, r.Seen = Unknown, "could not be told"
 	r.Causes = []Cause{{Node: node, Reason: err.Error()}}
 	return r

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/native-routing/labctl/agent/api"
@@ -48,26 +49,61 @@ type ServiceProber interface {
 	// since it was loaded, by the reason in Cilium's words; what was forwarded is not
 	// among them.
 	Drops(ctx context.Context, node string) (map[string]uint64, error)
+	// Status is what the node's agent says of all that it holds.
+	Status(ctx context.Context, node string) (api.Status, error)
 }
 
 // RunServices verifies the pods and services of a lab, as [Run] does its routes.
 func RunServices(ctx context.Context, subject Subject, prober ServiceProber, selection Selection) Report {
-	return runServices(ctx, subject, bounded{prober, lookLimit, probeLimit}, selection)
+	return runServices(ctx, subject, bounded{prober, lookLimit}, selection)
 }
+
+// looks is how often a lab is verified whose pods change under the verifier's hands.
+const looks = 3
 
 func runServices(ctx context.Context, subject Subject, prober ServiceProber, selection Selection) Report {
 	start := time.Now()
-	s := newServices(subject, selection)
-	s.run(ctx, prober)
-	report := Report{Lab: subject.Topology.Metadata.Name, Stage: subject.Stage, Warnings: s.warnings}
+	var report Report
+	for range looks {
+		s := newServices(subject, selection)
+		s.run(ctx, prober)
+		report = s.report(subject, selection)
+		if report.Passed() || !s.changed(ctx, prober) {
+			break
+		}
+	}
+	report.Took = time.Since(start)
+	return report
+}
+
+func (s *services) report(subject Subject, selection Selection) Report {
+	report := Report{Lab: subject.Topology.Metadata.Name, Stage: subject.Stage}
 	for _, r := range s.judge() {
 		if selection.node(r.Node) {
 			report.Results = append(report.Results, r)
 		}
 	}
+	report.Warnings = s.warnings
 	report.Causes, report.Summary = summarize(report.Results)
-	report.Took = time.Since(start)
 	return report
+}
+
+// changed says whether pods came, went or became ready since they were looked at.
+func (s *services) changed(ctx context.Context, prober ServiceProber) bool {
+	var mu sync.Mutex
+	changed := false
+	s.each(func(node string) {
+		if !s.member(node) || s.mute(node) || s.trouble(node) != nil {
+			return
+		}
+		now, err := prober.Pods(ctx, node)
+		mu.Lock()
+		defer mu.Unlock()
+		changed = changed || err == nil && !slices.EqualFunc(s.lists[node].Pods, now.Pods, func(a, b api.PodStatus) bool {
+			return a.UID == b.UID && a.Key() == b.Key() && a.Phase == b.Phase && a.Ready == b.Ready && a.PID == b.PID
+		})
+	})
+	return changed
 }
 
 // RunAll verifies the routes of a lab, then its services.
@@ -102,6 +138,7 @@ type services struct {
 	// What was found, by node; a node that could not be asked is in neither map
 	// of the pair.
 	lists      map[string]api.PodList
+	statuses   map[string]api.Status
 	tablesOf   map[string]api.ServiceTable
 	dropsFirst map[string]map[string]uint64
 	dropsLast  map[string]map[string]uint64
@@ -110,6 +147,7 @@ type services struct {
 	plan
 	differences map[string]map[string][]Cause // of maps, by node and service
 	suspects    []string                      // nodes that may be dropping TCP
+	swallowers  []netip.AddrPort              // where connections are lost and echoes are not
 }
 
 func newServices(subject Subject, selection Selection) *services {
@@ -118,7 +156,7 @@ func newServices(subject Subject, selection Selection) *services {
 	v.flows, v.patience = nil, fetchTimeout
 	return &services{
 		verification: v, cluster: subject.Cluster, exceptions: subject.Exceptions, selection: selection,
-		lists: map[string]api.PodList{}, tablesOf: map[string]api.ServiceTable{}, lookErrs: map[string]error{},
+		lists: map[string]api.PodList{}, statuses: map[string]api.Status{}, tablesOf: map[string]api.ServiceTable{}, lookErrs: map[string]error{},
 		dropsFirst: map[string]map[string]uint64{}, dropsLast: map[string]map[string]uint64{},
 		differences: map[string]map[string][]Cause{},
 	}
@@ -166,6 +204,7 @@ func (s *services) run(ctx context.Context, prober ServiceProber) {
 		if s.member(node) && !s.mute(node) {
 			drops, err := prober.Drops(ctx, node)
 			s.keep(node, err, func() { s.dropsLast[node] = drops })
+			s.lookAtObjects(ctx, prober, node) // what broke meanwhile is told too
 		}
 	})
 }
@@ -191,16 +230,30 @@ func (s *services) keep(node string, err error, record func()) {
 func (s *services) lookAt(ctx context.Context, prober ServiceProber, node string) {
 	list, err := prober.Pods(ctx, node)
 	s.keep(node, err, func() { s.lists[node] = list })
-	if errors.Is(err, errHung) {
+	if errors.Is(err, errHung) || errors.Is(err, context.DeadlineExceeded) {
 		s.giveUp(node, err)
 	}
 	if err != nil {
 		return
 	}
+	s.lookAtObjects(ctx, prober, node)
 	table, err := prober.Services(ctx, node)
+	if err != nil {
+		err = s.unpinned(node, err)
+	}
 	s.keep(node, err, func() { s.tablesOf[node] = table })
 	drops, err := prober.Drops(ctx, node)
 	s.keep(node, err, func() { s.dropsFirst[node] = drops })
+}
+
+// lookAtObjects asks for what an agent says of all that it holds. Without that
+// only causes are missing.
+func (s *services) lookAtObjects(ctx context.Context, prober ServiceProber, node string) {
+	if status, err := prober.Status(ctx, node); err == nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.statuses[node] = status
+	}
 }
 
 // giveUp asks nothing more of a node.
@@ -210,20 +263,30 @@ func (s *services) giveUp(node string, err error) {
 	s.errs[node] = err
 }
 
-// probeServices sends echoes and requests from all nodes at once, while every
-// node looks out for the echoes.
+// probeServices sends echoes, while every node looks out for them, and requests
+// to backends and pages. What these tell of the ways decides how often services
+// are called.
 func (s *services) probeServices(ctx context.Context, prober ServiceProber) {
 	s.each(func(node string) {
-		if s.trouble(node) != nil {
-			return
-		}
-		if err := prober.StartWitness(ctx, node, s.session); err != nil {
-			s.warn(node + " does not look out for packets: " + err.Error())
+		if s.trouble(node) == nil {
+			s.watch(ctx, prober, node)
 		}
 	})
+	var both sync.WaitGroup
+	both.Go(func() { s.exchangeEchoes(ctx, prober) })
+	both.Go(func() { s.ask(ctx, prober, s.whole(s.straight()), brisk) })
+	both.Wait()
+	s.repeat(ctx, prober, s.straight(), s.lostOnTheWay)
+	s.spare()
+	s.ask(ctx, prober, s.whole(s.called()), brisk)
+	s.forgetHalves()
+	s.repeat(ctx, prober, s.called(), s.lossExpected)
+}
+
+func (s *services) exchangeEchoes(ctx context.Context, prober ServiceProber) {
 	s.each(func(node string) {
 		if s.trouble(node) == nil && s.selection.node(node) {
-			s.sendServices(ctx, prober, node)
+			s.sendEchoes(ctx, prober, node)
 		}
 	})
 	s.each(func(node string) {
@@ -236,6 +299,59 @@ func (s *services) probeServices(ctx context.Context, prober ServiceProber) {
 	}
 }
 
+// straight are the rows to backends' own addresses and to pages.
+func (s *services) straight() (rows []int) {
+	for _, c := range s.directs {
+		rows = append(rows, c.row)
+	}
+	for _, c := range s.pages {
+		rows = append(rows, c.row)
+	}
+	return rows
+}
+
+// called are the rows to services, by address or by name.
+func (s *services) called() (rows []int) {
+	straight := s.straight()
+	slices.Sort(straight)
+	for row := range s.rows {
+		if _, ok := slices.BinarySearch(straight, row); !ok {
+			rows = append(rows, row)
+		}
+	}
+	return rows
+}
+
+// lostOnTheWay says whether the echo on the same way as a request was lost too.
+func (s *services) lostOnTheWay(row int) bool {
+	for _, c := range s.directs {
+		if c.row == row {
+			return s.followed(c.flow).lost()
+		}
+	}
+	for _, c := range s.pages {
+		if c.row == row {
+			return s.followed(c.flow).lost()
+		}
+	}
+	return false
+}
+
+// lossExpected says whether requests of a row are lost by what is known of the ways.
+func (s *services) lossExpected(row int) bool {
+	for _, c := range s.balanced {
+		if c.row == row {
+			return len(c.backends) == 0 || slices.ContainsFunc(s.balancedOf(c).shares, part.lost)
+		}
+	}
+	for _, c := range s.ports {
+		if c.row == row {
+			return len(c.backends) == 0 || c.flow >= 0 && s.followed(c.flow).lost() || slices.ContainsFunc(s.balancedPort(c).shares, part.lost)
+		}
+	}
+	return false
+}
+
 // besideTheWay is a sighting on a device that joins a pod to its node: the way
 // of a packet between nodes is told without it, whichever of them the datapath
 // passes over.
@@ -245,26 +361,13 @@ func (s *services) besideTheWay(seen sighting) bool {
 	return !known || seen.Device == path.GatewayDevice
 }
 
-func (s *services) sendServices(ctx context.Context, prober ServiceProber, node string) {
-	both := make(chan struct{})
-	go func() {
-		defer close(both)
-		if targets, flows := s.pings(node); len(targets) > 0 {
-			results, err := prober.Ping(ctx, node, targets)
-			record(s.verification, node, s.echoes, flows, results, err)
-		}
-	}()
-	if targets, rows := s.fetches(node); len(targets) > 0 {
-		results, err := prober.Fetch(ctx, node, targets)
-		record(s.verification, node, s.answers, rows, results, err)
-	}
-	<-both
-}
-
 // judge turns what was found into results, in the fixed order of a report.
 func (s *services) judge() []Result {
 	if len(s.cluster.Nodes) == 0 {
 		return nil
+	}
+	if !s.cluster.KubeProxyReplacement && len(s.cluster.Services) > 0 && s.selection.any(ServiceGroups()) {
+		s.warn("services do not work here, by the topology's own word: nothing balances them, so they are not checked (cluster.kubeProxyReplacement: true)")
 	}
 	s.compareMaps()
 	s.suspects = s.filters()

@@ -24,6 +24,8 @@ type simulator struct {
 	neighbours map[string]api.Neighbour
 	rules      map[string]netip.Addr
 
+	blind map[string]error // why nodes do not look out for packets
+
 	mu   sync.Mutex
 	seen map[string][]api.Sighting
 }
@@ -180,11 +182,17 @@ func (s *simulator) StartWitness(_ context.Context, node string, _ uint32) error
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.seen, node) // of an earlier session
+	if err := s.blind[node]; err != nil {
+		return err
+	}
 	return s.alive(node)
 }
 
 func (s *simulator) StopWitness(_ context.Context, node string, _ uint32) (api.WitnessResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.blind[node] != nil {
+		return api.WitnessResponse{}, errors.New("there is no such witness")
+	}
 	return api.WitnessResponse{Sightings: s.seen[node]}, s.alive(node)
 }

@@ -99,8 +99,7 @@ func (s *services) judgeAnswer(r Result, c pageCheck, f flow, a api.FetchAttempt
 	if a.Error != "" {
 		echo := s.followed(c.flow)
 		if echo.outcome == OK || echo.outcome == UnexpectedSuccess || a.Error != errorTimeout && a.Error != errorUnreachable {
-			echo = verdict{outcome: Failed, seen: a.Message, reasons: []Cause{{Node: c.node, Cure: "labctl status " + c.node, Effect: a.Message,
-				Reason: fmt.Sprintf("does not serve its page on port %d", webPort)}}}
+			echo = verdict{outcome: Failed, seen: a.Message, reasons: s.unservedPage(c, f, a)}
 		}
 		return echo.result(r, s, c.asker.node)
 	}
@@ -119,6 +118,17 @@ func (s *services) judgeAnswer(r Result, c pageCheck, f flow, a api.FetchAttempt
 		r.Causes = []Cause{{Node: c.asker.node, Reason: fmt.Sprintf("gives its pods the address %s instead of %s", from, f.from.address), Cure: "labctl dbg " + c.asker.node + " bpf nat list"}}
 	}
 	return r
+}
+
+// unservedPage is why a node that can be reached does not serve its page.
+func (s *services) unservedPage(c pageCheck, f flow, a api.FetchAttempt) []Cause {
+	if causes := s.endCauses(f); len(causes) > 0 {
+		return causes
+	}
+	if swallowed(a) && len(s.suspects) > 0 {
+		return []Cause{s.filtered()}
+	}
+	return []Cause{{Node: c.node, Cure: "labctl status " + c.node, Effect: a.Message, Reason: fmt.Sprintf("does not serve its page on port %d", webPort)}}
 }
 
 // judgeReverse checks that sockets name the address that was called.

@@ -11,6 +11,9 @@ import (
 // unlikely is the probability below which a spread is no accident.
 const unlikely = 1e-6
 
+// leastShare is how many requests for each backend the chi-square test needs.
+const leastShare = 5
+
 // judgeSpread checks how the requests to each service with several backends
 // are spread: evenly, or all to one backend where the client keeps its own.
 func (s *services) judgeSpread() []Result {
@@ -22,6 +25,9 @@ func (s *services) judgeSpread() []Result {
 		r := Result{Group: Spread, Node: c.asker.node, Name: fmt.Sprintf("%s → %s", c.asker, shortKey(c.service.Key())), Expected: "even within chance"}
 		b := s.balancedOf(c)
 		t, known := s.count(&b)
+		if c.service.Affinity == 0 && s.rows[c.row].target.Count < leastShare*len(c.backends) {
+			continue // too few to tell chance from choice
+		}
 		switch {
 		case !known:
 			r = s.unseen(r, c.asker.node)

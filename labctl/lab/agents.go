@@ -13,9 +13,12 @@ import (
 	"github.com/native-routing/labctl/provision"
 )
 
-// answerTime is how long an agent may take to answer. The longest of its
-// operations, a trace into silence, takes about one second.
-const answerTime = 4 * time.Second
+const (
+	// answerTime is how long an agent may take to answer from what it holds.
+	answerTime = 4 * time.Second
+	// watchPeriod is how often an agent that sends is asked for a sign of life.
+	watchPeriod = time.Second
+)
 
 // agents are the connections to the agents of one lab, each opened when it is
 // first needed and kept until Close.
@@ -74,12 +77,53 @@ func call[Request, Response any](ctx context.Context, a *agents, node string, e 
 	within, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
 	response, err := e.Call(within, c.client, request)
+	return response, said(ctx, node, err)
+}
+
+// said puts the node's name to what its agent answers, and the cure to silence.
+func said(ctx context.Context, node string, err error) error {
 	var answered *api.Error
-	if err != nil && !errors.As(err, &answered) && ctx.Err() == nil {
-		return none, fmt.Errorf("the agent of %s does not answer: %w (labctl up starts it again)", node, err)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil: // the same words whatever was asked
+		return fmt.Errorf("the agent of %s does not answer: it takes calls and keeps silent: %w (labctl up starts it again)", node, context.DeadlineExceeded)
+	case !errors.As(err, &answered) && ctx.Err() == nil:
+		return fmt.Errorf("the agent of %s does not answer: %w (labctl up starts it again)", node, err)
 	}
+	return fmt.Errorf("agent of %s: %w", node, err)
+}
+
+// probe asks the agent of a node to send packets, which takes as long as it
+// takes until ctx ends. An agent that hangs is told by its silence to other
+// questions meanwhile, within answerTime and one watchPeriod.
+func probe[Request, Response any](ctx context.Context, a *agents, node string, e api.Endpoint[Request, Response], request Request) (Response, error) {
+	var none Response
+	c, err := a.connect(ctx, node)
 	if err != nil {
-		return none, fmt.Errorf("agent of %s: %w", node, err)
+		return none, err
 	}
-	return response, nil
+	watched, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		for {
+			select {
+			case <-watched.Done():
+				return
+			case <-time.After(watchPeriod):
+			}
+			within, stop := context.WithTimeout(watched, answerTime)
+			_, err := api.GetVersion.Call(within, c.client, api.None{})
+			stop()
+			if err != nil {
+				cancel(err)
+				return
+			}
+		}
+	}()
+	response, err := e.Call(watched, c.client, request)
+	if err != nil && ctx.Err() == nil && watched.Err() != nil {
+		err = context.Cause(watched)
+	}
+	return response, said(ctx, node, err)
 }

@@ -8,8 +8,8 @@ import (
 	"github.com/native-routing/labctl/agent/api"
 )
 
-// witnessLifetime ends a witness whose labctl was killed.
-const witnessLifetime = 30 * time.Second
+// witnessLifetime ends a witness whose labctl was killed; an agent allows no more.
+const witnessLifetime = time.Minute
 
 // prober is the verifier's eyes and hands: the agents of a lab.
 type prober struct{ agents *agents }
@@ -24,12 +24,12 @@ func (p prober) Lookup(ctx context.Context, node string, queries []api.Lookup) (
 }
 
 func (p prober) Ping(ctx context.Context, node string, targets []api.PingTarget) ([]api.PingResult, error) {
-	r, err := call(ctx, p.agents, node, api.Ping, api.PingRequest{Targets: targets})
+	r, err := probe(ctx, p.agents, node, api.Ping, api.PingRequest{Targets: targets})
 	return answers(node, r.Results, len(targets), err)
 }
 
 func (p prober) Trace(ctx context.Context, node string, targets []api.TraceTarget) ([]api.TraceResult, error) {
-	r, err := call(ctx, p.agents, node, api.Trace, api.TraceRequest{Targets: targets})
+	r, err := probe(ctx, p.agents, node, api.Trace, api.TraceRequest{Targets: targets})
 	return answers(node, r.Results, len(targets), err)
 }
 
@@ -51,13 +51,17 @@ func (p prober) Pods(ctx context.Context, node string) (api.PodList, error) {
 }
 
 func (p prober) Fetch(ctx context.Context, node string, targets []api.FetchTarget) ([]api.FetchResult, error) {
-	r, err := call(ctx, p.agents, node, api.Fetch, api.FetchRequest{Targets: targets})
+	r, err := probe(ctx, p.agents, node, api.Fetch, api.FetchRequest{Targets: targets})
 	return answers(node, r.Results, len(targets), err)
 }
 
 func (p prober) Drops(ctx context.Context, node string) (map[string]uint64, error) {
 	r, err := call(ctx, p.agents, node, api.GetDrops, api.None{})
 	return r.Packets, err
+}
+
+func (p prober) Status(ctx context.Context, node string) (api.Status, error) {
+	return call(ctx, p.agents, node, api.GetStatus, api.None{})
 }
 
 // answers refuses a list that does not have one answer for each question.
