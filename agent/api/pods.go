@@ -65,4 +65,9 @@ type ContainerStatus struct {
 	Restarts int       `json:"restarts"`
 	ExitCode int       `json:"exitCode,omitempty"`
 	Started  time.Time `json:"started,omitzero"`
+	// LastEnded is when the last run that ended did, and LastExitCode how:
+	// Kubernetes' lastState of a container that runs again. Both are zero where
+	// none has ended.
+	LastEnded    time.Time `json:"lastEnded,omitzero"`
+	LastExitCode int       `json:"lastExitCode,omitempty"`
 }

@@ -82,6 +82,7 @@ func (s *supervisor) run(i int, spec api.Container) {
 
 func (c *container) terminate(code int, err error) {
 	c.State, c.Reason, c.Message, c.ExitCode, c.PID = terminated, reasonError, "", code, 0
+	c.LastEnded, c.LastExitCode = time.Now(), code
 	switch {
 	case err != nil:
 		c.Reason, c.Message = reasonStart, err.Error()
@@ -118,6 +119,8 @@ func (s *supervisor) once(state *container, spec api.Container, output *output) 
 			return startErrorCode, err
 		}
 	}
+	pidfd := -1
+	cmd.SysProcAttr.PidFD = &pidfd
 	cgroup, err := s.start(cmd, spec.Name)
 	pipe.Close()
 	for _, f := range cmd.ExtraFiles {
@@ -132,12 +135,18 @@ func (s *supervisor) once(state *container, spec api.Container, output *output) 
 		defer close(watched)
 		s.endWithPod(cmd.Process.Pid, cgroup, ended)
 	}()
+	number, err := s.machine.numberOf(pidfd)
+	_ = unix.Close(pidfd)
+	if err != nil {
+		s.complain(fmt.Errorf("find the number of container %s: %w", spec.Name, err)) // it is not checked then
+	}
 	listens()
 	s.update(func() {
 		state.State, state.Reason, state.Message = running, "", ""
-		state.PID, state.Started = cmd.Process.Pid, time.Now()
+		state.PID, state.Started = number, time.Now()
 	})
 	err = cmd.Wait()
+	s.family.left(cmd.Process.Pid)
 	close(ended)
 	<-watched
 	// What the program started ends with it.
@@ -212,7 +221,7 @@ func lookPath(name, path string) (string, error) {
 func (s *supervisor) start(cmd *exec.Cmd, name string) (cgroup string, err error) {
 	attempt := func() {
 		done := make(chan error)
-		s.starts <- func() { done <- cmd.Start() }
+		s.starts <- func() { done <- s.family.start(cmd) }
 		err = <-done
 	}
 	if s.record.Cgroup == "" {

@@ -28,6 +28,7 @@ func (r record) describe(said *status, passed func(container) bool, ending bool)
 		s.Containers = append(s.Containers, api.ContainerStatus{
 			Name: c.Name, Image: spec.Image, Ready: ready, State: c.State, Reason: c.Reason, Message: c.Message,
 			Restarts: c.Restarts, ExitCode: c.ExitCode, Started: c.Started,
+			LastEnded: c.LastEnded, LastExitCode: c.LastExitCode,
 		})
 		if s.Reason == "" {
 			s.Reason = c.Reason

@@ -110,8 +110,5 @@ func (w *worker) killLeft() error {
 	if w.m.config.Cgroup != "" {
 		return killCgroup(filepath.Join(w.m.config.Cgroup, "pods", w.uid))
 	}
-	if _, err := os.Stat(filepath.Join(w.dir, statusFile)); err != nil {
-		return nil // there was none
-	}
 	return killMarked(w.uid)
 }

@@ -3,6 +3,7 @@
 package pod
 
 import (
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -35,16 +37,29 @@ var (
 	ErrNotRunning  = errors.New("not running")
 )
 
-// ExecMain is the command `agent exec`: it becomes the command in the pod, a
-// shell where none is given, so signals, the terminal and the exit code are the
-// command's own. It returns only where that could not be: 127 for a command that
-// is not there, 126 for one that cannot be run, 2 for wrong usage, 1 otherwise.
+// ExecMain is the command `agent exec`: it runs the command in the pod, a shell
+// where none is given, and ends as the command does: with its exit code, or by
+// its signal. Signals are passed on, and the terminal is the command's. Where
+// nothing could be run it returns 127 for a command that is not there, 126 for
+// one that cannot be run, 2 for wrong usage, 1 otherwise.
 func ExecMain(args []string, _ io.Reader, _, stderr io.Writer) int {
 	e, err := parseExec(args, stderr)
 	if err != nil {
 		return 2
 	}
-	err = e.enter()
+	code, err := e.run()
+	if err != nil {
+		fmt.Fprintln(stderr, "agent exec:", err)
+		return 1
+	}
+	return code
+}
+
+// enterMain is the second half of ExecMain, a child of the first that is in the
+// pod's PID namespace: it becomes the command, and returns only where that could
+// not be.
+func enterMain(args []string, stderr io.Writer) int {
+	err := becomeCommand(args)
 	var notFound *exec.Error
 	if errors.As(err, &notFound) {
 		err = fmt.Errorf("%s: %w", notFound.Name, notFound.Err)
@@ -72,8 +87,10 @@ func parseExec(args []string, stderr io.Writer) (entry, error) {
 	set.SetOutput(stderr)
 	set.Usage = func() { fmt.Fprintln(stderr, execUsage) }
 	set.StringVar(&e.data, "data", "", "the agent's data directory")
-	set.StringVar(&e.container, "c", "", "container; the first one by default")
-	for _, name := range []string{"i", "t", "it", "ti"} { // kubectl's: streams are passed on anyway
+	for _, name := range []string{"c", "container"} {
+		set.StringVar(&e.container, name, "", "container; the first one by default")
+	}
+	for _, name := range []string{"i", "t", "it", "ti", "stdin", "tty"} { // kubectl's: streams are passed on anyway
 		set.Bool(name, false, "ignored")
 	}
 	if err := set.Parse(args); err != nil {
@@ -84,10 +101,17 @@ func parseExec(args []string, stderr io.Writer) (entry, error) {
 		if !strings.Contains(e.key, "/") {
 			e.key = "default/" + e.key
 		}
-		if err := set.Parse(set.Args()[1:]); err != nil { // flags after the name
-			return e, err
+		// Flags may follow the name, even after a --: who passes on what stands
+		// after a pod's name cannot know whether that begins with flags, and no
+		// command's name begins with a dash.
+		rest := set.Args()[1:]
+		for first := true; first || len(rest) > 0 && strings.HasPrefix(rest[0], "-"); first = false {
+			if err := set.Parse(rest); err != nil {
+				return e, err
+			}
+			rest = set.Args()
 		}
-		e.argv = set.Args()
+		e.argv = rest
 	}
 	if e.key == "" || e.data == "" {
 		set.Usage()
@@ -96,40 +120,61 @@ func parseExec(args []string, stderr io.Writer) (entry, error) {
 	return e, nil
 }
 
-// enter never returns without an error.
-func (e entry) enter() error {
-	r, pid, err := e.find()
+// run enters the pod's PID namespace and ends as the command there.
+func (e entry) run() (int, error) {
+	dir, r, pid, err := e.find()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	spec, err := e.spec(r)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if err := joinContainer(r, spec.Name); err != nil {
-		return fmt.Errorf("join the cgroup of %s: %w", e.key, err)
+		return 0, fmt.Errorf("join the cgroup of %s: %w", e.key, err)
 	}
-	// The thread that moves is the one that becomes the command.
-	runtime.LockOSThread()
-	if err := enterNamespaces(pid); err != nil {
-		return fmt.Errorf("enter %s: %w", e.key, err)
+	code, err := follow(pid, append([]string{dir, strconv.Itoa(pid), spec.Name}, e.argv...))
+	if err != nil {
+		return 0, fmt.Errorf("enter %s: %w", e.key, err)
 	}
-	dir := spec.Dir
-	if dir == "" {
-		dir = "/"
-	}
-	if err := os.Chdir(dir); err != nil {
-		return fmt.Errorf("enter %s: %w", e.key, errors.New(err.Error())) // not a command that is missing
-	}
-	env := execEnvironment(r, spec)
-	if len(e.argv) == 0 {
-		e.argv, env = shell(r.Pod.Spec.Hostname, env)
-	}
-	path, err := lookPath(e.argv[0], spec.Env["PATH"])
+	return code, nil
+}
+
+// becomeCommand never returns without an error.
+func becomeCommand(args []string) error {
+	dir, argv := args[0], args[3:]
+	pid, err := strconv.Atoi(args[1])
 	if err != nil {
 		return err
 	}
-	if err := syscall.Exec(path, e.argv, env); err != nil {
+	// The thread that moves is the one that becomes the command.
+	runtime.LockOSThread()
+	if err := dieWithParent(); err != nil {
+		return err
+	}
+	var r record
+	if err := readJSON(dir, recordFile, &r); err != nil {
+		return errors.New(err.Error()) // not a command that is missing
+	}
+	spec, err := entry{key: r.Pod.Key(), container: args[2]}.spec(r)
+	if err != nil {
+		return err
+	}
+	if err := enterNamespaces(pid); err != nil {
+		return fmt.Errorf("enter %s: %w", r.Pod.Key(), err)
+	}
+	if err := os.Chdir(cmp.Or(spec.Dir, "/")); err != nil {
+		return fmt.Errorf("enter %s: %w", r.Pod.Key(), errors.New(err.Error()))
+	}
+	env := execEnvironment(r, spec)
+	if len(argv) == 0 {
+		argv, env = shell(r.Pod.Spec.Hostname, env)
+	}
+	path, err := lookPath(argv[0], spec.Env["PATH"])
+	if err != nil {
+		return err
+	}
+	if err := syscall.Exec(path, argv, env); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	return nil
@@ -137,11 +182,11 @@ func (e entry) enter() error {
 
 // find returns the pod of that name whose sandbox runs, rather one that is not
 // ending: the one before may still be, under the same name.
-func (e entry) find() (record, int, error) {
+func (e entry) find() (dir string, r record, pid int, err error) {
 	var names []string
 	found := false
 	var last record
-	lastPID := 0
+	lastDir, lastPID := "", 0
 	dirs, _ := filepath.Glob(filepath.Join(e.data, "pods", "*"))
 	for _, dir := range dirs {
 		var r record
@@ -159,21 +204,21 @@ func (e entry) find() (record, int, error) {
 		}
 		var s status
 		if err := readJSON(dir, statusFile, &s); err != nil || !s.Ending {
-			return r, pid, nil
+			return dir, r, pid, nil
 		}
-		last, lastPID = r, pid
+		lastDir, last, lastPID = dir, r, pid
 	}
 	if lastPID != 0 {
-		return last, lastPID, nil
+		return lastDir, last, lastPID, nil
 	}
 	if found {
-		return record{}, 0, fmt.Errorf("pod %s: %w", e.key, ErrNotRunning)
+		return "", record{}, 0, fmt.Errorf("pod %s: %w", e.key, ErrNotRunning)
 	}
 	if len(names) == 0 {
-		return record{}, 0, fmt.Errorf("pod %s: %w; it has none", e.key, ErrNoPod)
+		return "", record{}, 0, fmt.Errorf("pod %s: %w; it has none", e.key, ErrNoPod)
 	}
 	slices.Sort(names)
-	return record{}, 0, fmt.Errorf("pod %s: %w; it has %s", e.key, ErrNoPod, strings.Join(slices.Compact(names), ", "))
+	return "", record{}, 0, fmt.Errorf("pod %s: %w; it has %s", e.key, ErrNoPod, strings.Join(slices.Compact(names), ", "))
 }
 
 func (e entry) spec(r record) (api.Container, error) {

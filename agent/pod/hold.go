@@ -29,11 +29,12 @@ const listeningDescriptor = 3
 
 // SandboxMain is the command `agent sandbox`, and returns its exit code:
 //
-//	hold DIR        holds the pod of the directory until SIGTERM
-//	whoami FLAGS    is the container of that name
+//	hold DIR                            holds the pod of the directory until SIGTERM
+//	whoami FLAGS                        is the container of that name
+//	enter DIR PID CONTAINER COMMAND...  becomes the command in the pod
 //
 // It is for the agent alone to call: hold needs the lock as descriptor 3, and
-// namespaces of its own.
+// namespaces of its own; enter is the other half of `agent exec`.
 func SandboxMain(args []string, stdout, stderr io.Writer) int {
 	switch {
 	case len(args) > 0 && args[0] == "whoami":
@@ -46,8 +47,10 @@ func SandboxMain(args []string, stdout, stderr io.Writer) int {
 			return 1
 		}
 		return 0
+	case len(args) > 3 && args[0] == "enter":
+		return enterMain(args[1:], stderr)
 	default:
-		fmt.Fprintln(stderr, "usage: agent sandbox hold DIR | agent sandbox whoami FLAGS")
+		fmt.Fprintln(stderr, "usage: agent sandbox hold DIR | agent sandbox whoami FLAGS | agent sandbox enter DIR PID CONTAINER COMMAND...")
 		return 2
 	}
 }
@@ -80,10 +83,20 @@ func hold(dir string, stderr io.Writer) error {
 			return fmt.Errorf("join the pod's cgroup: %w", err)
 		}
 	}
-	if err := sayNumber(filepath.Join(dir, lockFile)); err != nil {
+	machine, err := ownProc()
+	if err != nil {
+		return err
+	}
+	number, err := machine.number()
+	if err != nil {
+		return fmt.Errorf("find the own number: %w", err)
+	}
+	if err := sayNumber(filepath.Join(dir, lockFile), number); err != nil {
 		return err
 	}
 	s := newSupervisor(dir, r, stderr)
+	s.machine, s.status.PID = machine, number
+	go s.family.reap()
 	s.begin()
 	debug.FreeOSMemory()
 	<-end
@@ -95,10 +108,10 @@ func hold(dir string, stderr io.Writer) error {
 // manager hears by its close that the process has ended, so nothing but the end
 // may close it. That is why neither it nor the lock is an os.File here, which
 // the garbage collector closes.
-func sayNumber(path string) error {
+func sayNumber(path string, number int) error {
 	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_TRUNC|unix.O_CLOEXEC, 0)
 	if err == nil {
-		_, err = unix.Write(fd, []byte(strconv.Itoa(os.Getpid())+"\n"))
+		_, err = unix.Write(fd, []byte(strconv.Itoa(number)+"\n"))
 	}
 	if err != nil {
 		return fmt.Errorf("write the process's number to %s: %w", path, err)
@@ -111,17 +124,21 @@ type supervisor struct {
 	dir    string
 	record record
 	stderr io.Writer
-	starts chan func()
-	ending chan struct{} // closed when the pod is to end
-	done   sync.WaitGroup
+	// machine tells the numbers that are told to the agent; those that the
+	// sandbox itself works with are its namespace's.
+	machine outside
+	family  *family
+	starts  chan func()
+	ending  chan struct{} // closed when the pod is to end
+	done    sync.WaitGroup
 
 	mu     sync.Mutex
 	status status
 }
 
 func newSupervisor(dir string, r record, stderr io.Writer) *supervisor {
-	s := &supervisor{dir: dir, record: r, stderr: stderr, starts: make(chan func()), ending: make(chan struct{})}
-	s.status = status{PID: os.Getpid(), Started: time.Now()}
+	s := &supervisor{dir: dir, record: r, stderr: stderr, family: newFamily(), starts: make(chan func()), ending: make(chan struct{})}
+	s.status = status{Started: time.Now()}
 	var before status // of a sandbox that was killed
 	if err := readJSON(dir, statusFile, &before); err != nil && !errors.Is(err, os.ErrNotExist) {
 		s.complain(err)
@@ -130,7 +147,7 @@ func newSupervisor(dir string, r record, stderr io.Writer) *supervisor {
 		c := container{Name: spec.Name, State: waiting, Reason: reasonCreating}
 		for _, old := range before.Containers {
 			if old.Name == spec.Name {
-				c = succeed(old, r.Pod.Spec.Restart)
+				c = succeed(old, r.Pod.Spec.Restart, s.status.Started)
 			}
 		}
 		s.status.Containers = append(s.status.Containers, c)
@@ -138,19 +155,20 @@ func newSupervisor(dir string, r record, stderr io.Writer) *supervisor {
 	return s
 }
 
-// succeed is the container in a new sandbox that was old in the one before.
-func succeed(old container, policy string) container {
-	next := container{Name: old.Name, State: waiting, Reason: reasonCreating, Restarts: old.Restarts}
-	switch old.State {
-	case running: // it was killed with its sandbox
-		old.State, old.Reason, old.ExitCode, old.PID = terminated, reasonError, killedCode, 0
-	case waiting:
-		return next
+// succeed is the container in a new sandbox, made at now, that was old in the
+// one before.
+func succeed(old container, policy string, now time.Time) container {
+	if old.State == running { // it was killed with its sandbox
+		old.terminate(killedCode, nil)
+		old.LastEnded = now
 	}
-	if !restarts(policy, old.ExitCode) {
+	if old.State == terminated && !restarts(policy, old.ExitCode) {
 		return old
 	}
-	next.Restarts++
+	next := container{Name: old.Name, State: waiting, Reason: reasonCreating, Restarts: old.Restarts, LastEnded: old.LastEnded, LastExitCode: old.LastExitCode}
+	if old.State == terminated {
+		next.Restarts++
+	}
 	return next
 }
 

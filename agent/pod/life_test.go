@@ -3,12 +3,16 @@
 package pod
 
 import (
+	"fmt"
+	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"github.com/native-routing/labctl/agent/api"
@@ -110,6 +114,57 @@ func TestTerminates(t *testing.T) {
 	_ = unix.Kill(m.pod("stubborn").PID, unix.SIGSTOP)
 	m.restart(api.State{Generation: "none"})
 	m.until(5*time.Second, "the stopped one has ended", func() bool { return len(marked(stubborn.UID)) == 0 && len(m.Pods()) == 0 })
+}
+
+// dial connects to a port from inside of the pod.
+func (m *machine) dial(p api.PodStatus, port int) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		ns, err := netns.GetFromPid(p.PID)
+		if err == nil {
+			defer ns.Close()
+			err = netns.Set(ns)
+		}
+		if err == nil {
+			var c net.Conn
+			if c, err = net.DialTimeout("tcp4", fmt.Sprintf("127.0.0.1:%d", port), time.Second); err == nil {
+				_ = c.Close()
+			}
+		}
+		done <- err
+	}()
+	return <-done
+}
+
+// A pod that is told to be terminating goes on serving for a moment: whoever was
+// on the way to it is not refused. And one that is told to be ready serves.
+func TestServesUntilParted(t *testing.T) {
+	m := newMachine(t, cgroup2(t))
+	web := webPod(10, "web")
+	web.Grace = 30 * time.Second
+	asked := make(chan error, 1) // the first that was told to be ready
+	m.OnChange(func() {
+		if p := m.pod("web"); p.Ready && len(asked) == 0 {
+			select {
+			case asked <- m.dial(p, 8080):
+			default:
+			}
+		}
+	})
+	m.settle(state(web))
+	m.until(5*time.Second, "ready", func() bool { return m.pod("web").Ready })
+	if err := <-asked; err != nil {
+		t.Errorf("it was told to be ready: %v", err)
+	}
+	m.Set(state())
+	m.until(time.Second, "terminating", func() bool { return m.pod("web").Phase == api.PodTerminating })
+	for begin := time.Now(); time.Since(begin) < 300*time.Millisecond; time.Sleep(20 * time.Millisecond) {
+		if err := m.dial(m.pod("web"), 8080); err != nil {
+			t.Fatalf("%v after it was told to be terminating: %v", time.Since(begin), err)
+		}
+	}
+	m.until(3*time.Second, "ended", func() bool { return m.pod("web").Name == "" })
 }
 
 // A check decides whether a pod is ready, and whether it is started again.

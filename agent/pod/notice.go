@@ -13,8 +13,9 @@ import (
 )
 
 // notices hear of what happens in pods' directories (inotify(7)): a file that
-// was replaced, which is the sandbox's word, and one closed that was open for
-// writing, which is the lock when the sandbox ends.
+// was replaced, which is the sandbox's word, one closed that was open for
+// writing, which is the lock when the sandbox ends, and one that was removed,
+// which none should be.
 type notices struct {
 	file *os.File
 
@@ -46,7 +47,7 @@ func (n *notices) add(dir string, heard func()) error {
 	watch := 0
 	var failure error
 	err = conn.Control(func(fd uintptr) {
-		watch, failure = unix.InotifyAddWatch(int(fd), dir, unix.IN_CLOSE_WRITE|unix.IN_MOVED_TO|unix.IN_ONLYDIR)
+		watch, failure = unix.InotifyAddWatch(int(fd), dir, unix.IN_CLOSE_WRITE|unix.IN_MOVED_TO|unix.IN_DELETE|unix.IN_ONLYDIR)
 	})
 	if err = errors.Join(err, failure); err != nil {
 		return fmt.Errorf("watch %s: %w", dir, err)
@@ -72,7 +73,7 @@ func (n *notices) listen() {
 			if length <= len(b) {
 				name = unix.ByteSliceToString(b[unix.SizeofInotifyEvent:length])
 			}
-			if name == "" || name == lockFile || name == statusFile {
+			if name == "" || name == lockFile || name == statusFile || name == recordFile {
 				n.tell(watch, mask)
 			}
 			b = b[min(length, len(b)):]

@@ -50,7 +50,7 @@ func (r record) replaces(old record) bool {
 
 // status is what a sandbox says of its containers, in the order of the spec.
 type status struct {
-	// PID is the sandbox that speaks.
+	// PID is the sandbox that speaks, by the machine's number.
 	PID     int       `json:"pid"`
 	Started time.Time `json:"started"`
 	// Ending is set once the sandbox was told to end.
@@ -67,7 +67,10 @@ type container struct {
 	Restarts int       `json:"restarts"`
 	ExitCode int       `json:"exitCode"`
 	Started  time.Time `json:"started,omitzero"`
-	// PID is the running process; 0 where none is.
+	// LastEnded is when the last run ended, and LastExitCode how; zero where none has.
+	LastEnded    time.Time `json:"lastEnded,omitzero"`
+	LastExitCode int       `json:"lastExitCode,omitempty"`
+	// PID is the running process, by the machine's number; 0 where none is.
 	PID int `json:"pid,omitempty"`
 }
 

@@ -92,7 +92,7 @@ func command(executable, dir string, r record, held *os.File) (*exec.Cmd, *os.Fi
 		Path: executable, Args: []string{executable, "sandbox", "hold", dir}, Dir: "/",
 		Env:    append(env, markLab+"="+r.Lab, markNode+"="+r.Node, markPod+"="+r.Pod.UID),
 		Stdout: output, Stderr: output, ExtraFiles: []*os.File{held},
-		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
+		SysProcAttr: &syscall.SysProcAttr{Setsid: true, Cloneflags: unix.CLONE_NEWPID},
 	}, output, nil
 }
 
@@ -117,6 +117,9 @@ func isolate(dir string, r record) error {
 	if err := mounts.RenewSys(); err != nil {
 		return err
 	}
+	if err := hideNamespaces(); err != nil {
+		return err
+	}
 	files := []string{hostsFile, hostnameFile}
 	if r.Pod.Spec.Nameserver.IsValid() {
 		files = append(files, resolverFile)
@@ -125,6 +128,20 @@ func isolate(dir string, r record) error {
 		if err := mounts.Bind(filepath.Join(dir, name), "/etc/"+name); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// namedNamespaces is where ip(8) finds the machine's network namespaces.
+const namedNamespaces = "/run/netns"
+
+// hideNamespaces lets a pod have none of the machine's named namespaces: ip
+// would look for its links' other ends there, and complain of each that it
+// cannot open. One that is made in the pod is the pod's.
+func hideNamespaces() error {
+	err := unix.Mount("tmpfs", namedNamespaces, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "size=64k,mode=755")
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("mount an empty %s: %w", namedNamespaces, err)
 	}
 	return nil
 }

@@ -89,17 +89,20 @@ func TestPhase(t *testing.T) {
 
 // What a new sandbox makes of the containers of one that was killed.
 func TestSucceed(t *testing.T) {
+	now := time.Now()
+	before := now.Add(-time.Minute)
 	for _, test := range []struct {
 		policy    string
 		old, want container
 	}{
-		{"Always", container{State: running, PID: 7, Restarts: 2}, container{State: waiting, Reason: reasonCreating, Restarts: 3}},
-		{"Never", container{State: running, PID: 7}, container{State: terminated, Reason: reasonError, ExitCode: 137}},
+		{"Always", container{State: running, PID: 7, Restarts: 2}, container{State: waiting, Reason: reasonCreating, Restarts: 3, LastEnded: now, LastExitCode: 137}},
+		{"Never", container{State: running, PID: 7}, container{State: terminated, Reason: reasonError, ExitCode: 137, LastEnded: now, LastExitCode: 137}},
 		{"Never", container{State: terminated, Reason: reasonCompleted}, container{State: terminated, Reason: reasonCompleted}},
-		{"OnFailure", container{State: terminated, Reason: reasonError, ExitCode: 1}, container{State: waiting, Reason: reasonCreating, Restarts: 1}},
+		{"OnFailure", container{State: terminated, Reason: reasonError, ExitCode: 1, LastEnded: before, LastExitCode: 1},
+			container{State: waiting, Reason: reasonCreating, Restarts: 1, LastEnded: before, LastExitCode: 1}},
 		{"Always", container{State: waiting, Reason: reasonBackOff, Restarts: 4}, container{State: waiting, Reason: reasonCreating, Restarts: 4}},
 	} {
-		if got := succeed(test.old, test.policy); got != test.want {
+		if got := succeed(test.old, test.policy, now); got != test.want {
 			t.Errorf("%s %+v:\n%+v, want\n%+v", test.policy, test.old, got, test.want)
 		}
 	}
@@ -196,6 +199,11 @@ func TestParseExec(t *testing.T) {
 	}{
 		{"--data /d default/web -- ip addr", "/d default/web [] [ip addr]"},
 		{"-it --data /d web -c main -- ls -l", "/d default/web [main] [ls -l]"},
+		{"--data /d default/web -- -c side -it -- ls -l", "/d default/web [side] [ls -l]"}, // as labctl passes it on
+		{"--data /d default/web -- -c side ls", "/d default/web [side] [ls]"},
+		{"--data /d web -- --container=side --stdin --tty -- sh -c x", "/d default/web [side] [sh -c x]"},
+		{"--data /d web -- sh -- -c", "/d default/web [] [sh -- -c]"},
+		{"--data /d web -- -nosuch", "error"},
 		{"-i -t --data=/d -c main kube-system/web sh -c x", "/d kube-system/web [main] [sh -c x]"},
 		{"--data /d web", "/d default/web [] []"},
 		{"web -- ls", "error"},

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 
 	"github.com/native-routing/labctl/agent/api"
 )
@@ -26,6 +27,9 @@ const (
 	startPoll = 20 * time.Millisecond
 	// endMargin is what a sandbox gets beyond its pod's grace to end by itself.
 	endMargin = 500 * time.Millisecond
+	// removalTime is what somebody gets to remove a pod's directory, of which
+	// something is just missed: what is made anew meanwhile would go, too.
+	removalTime = 100 * time.Millisecond
 	// logTail is how much of a sandbox's log goes into an error, in bytes.
 	logTail = 400
 )
@@ -57,8 +61,10 @@ type worker struct {
 	runs    bool
 
 	// Of run alone.
-	record     *record // as it is on disk
-	child      int     // the sandbox that this manager started
+	record     *record     // as it is on disk
+	child      int         // the sandbox that this manager started
+	holder     int         // the sandbox that the pod had last, whoever started it
+	lock       os.FileInfo // that it holds
 	network    *network
 	index      int    // of the node's end of the link
 	configured uint64 // the version for which the inside was configured
@@ -220,6 +226,19 @@ func (w *worker) sandbox() (int, error) {
 			return 0, fmt.Errorf("the sandbox ended at once: %v; %s says: %s", e.err, filepath.Join(w.dir, logFile), tail(filepath.Join(w.dir, logFile)))
 		}
 	}
+	if w.holder != 0 && !(w.locked() && w.recorded()) {
+		time.Sleep(removalTime)
+		if !w.locked() {
+			// Somebody removed the directory, and with it the lock: nobody can find
+			// the sandbox any more. What is left of a pod ends when it is made anew,
+			// by its cgroup or its marks.
+			if w.child != 0 {
+				_ = unix.Kill(w.child, unix.SIGKILL) // it may be too young to have those
+			}
+			w.child, w.holder = 0, 0
+			w.closeNetwork()
+		}
+	}
 	if w.child != 0 {
 		return w.child, nil
 	}
@@ -227,7 +246,31 @@ func (w *worker) sandbox() (int, error) {
 	if pid == 0 {
 		w.closeNetwork()
 	}
+	if w.holder != pid {
+		w.holds(pid)
+	}
 	return pid, nil
+}
+
+// holds remembers the pod's lock as that of the sandbox.
+func (w *worker) holds(pid int) {
+	lock, err := os.Stat(filepath.Join(w.dir, lockFile))
+	if err != nil {
+		pid = 0 // it has gone by now
+	}
+	w.holder, w.lock = pid, lock
+}
+
+// locked says whether the lock in the pod's directory is still its sandbox's.
+func (w *worker) locked() bool {
+	now, err := os.Stat(filepath.Join(w.dir, lockFile))
+	return err == nil && os.SameFile(now, w.lock)
+}
+
+// recorded says whether what the pod is to be is in its directory.
+func (w *worker) recorded() bool {
+	_, err := os.Stat(filepath.Join(w.dir, recordFile))
+	return err == nil
 }
 
 // tail is the end of a log, for an error.
@@ -266,7 +309,7 @@ func (w *worker) prepare(want *record) error {
 	if err := want.ensureFiles(w.dir, string(hosts)); err != nil {
 		return err
 	}
-	if w.record != nil && reflect.DeepEqual(*w.record, *want) {
+	if w.recorded() && w.record != nil && reflect.DeepEqual(*w.record, *want) {
 		return nil
 	}
 	if err := writeJSON(w.dir, recordFile, want); err != nil {
@@ -283,6 +326,10 @@ func (w *worker) listen() error {
 
 // start starts the pod's sandbox, when nothing is left of the one before.
 func (w *worker) start(ctx context.Context, want *record, held *os.File) error {
+	lock, err := held.Stat()
+	if err != nil {
+		return err
+	}
 	select {
 	case w.m.slots <- struct{}{}:
 		defer func() { <-w.m.slots }()
@@ -302,6 +349,7 @@ func (w *worker) start(ctx context.Context, want *record, held *os.File) error {
 		return err
 	}
 	w.child, w.index = s.cmd.Process.Pid, s.index
+	w.holder, w.lock = w.child, lock
 	w.useNetwork(s.network)
 	began := time.Now()
 	go func() {
