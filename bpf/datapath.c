@@ -21,6 +21,7 @@
 #include "deliver.h"
 #include "pod.h"
 #include "netdev.h"
+#include "refuse.h"
 #include "socket.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -38,7 +39,7 @@ __noinline int from_pod_any(struct __sk_buff *ctx)
 		.state = STATE_UNKNOWN,
 	};
 
-	return finish(ctx, &story, from_pod_packet(ctx, &story));
+	return finish_client(ctx, &story, from_pod_packet(ctx, &story), true);
 }
 
 /* Ingress of a pod's lxc device: what the pod sends. */
@@ -79,7 +80,12 @@ int from_host(struct __sk_buff *ctx)
 		.state = STATE_UNKNOWN,
 	};
 
-	return finish(ctx, &story, from_host_packet(ctx, &story));
+	int verdict = from_host_packet(ctx, &story);
+
+	if (verdict <= 0)
+		return finish(ctx, &story, verdict);
+	count(REASON_FORWARDED, story.direction, ctx->len); /* to_pod tells of it */
+	return verdict;
 }
 
 __noinline int from_netdev_any(struct __sk_buff *ctx)
@@ -90,7 +96,7 @@ __noinline int from_netdev_any(struct __sk_buff *ctx)
 		.state = STATE_UNKNOWN,
 	};
 
-	return finish(ctx, &story, from_netdev_packet(ctx, &story));
+	return finish_client(ctx, &story, from_netdev_packet(ctx, &story), false);
 }
 
 /* Ingress of a network device. */

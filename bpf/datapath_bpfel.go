@@ -101,7 +101,8 @@ type DatapathEvent struct {
 	Reason              uint8
 	State               uint8
 	Direction           uint8
-	Captured            uint16
+	Captured            uint8
+	Notable             uint8
 	Head                [96]uint8
 }
 

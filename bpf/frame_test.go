@@ -17,7 +17,8 @@ import (
 //	echo 172.20.0.10 > 10.10.1.200 id=7
 //	unreach 192.168.10.200 > 172.20.0.10 about udp 172.20.0.10:40000 > 10.10.1.200:53
 //
-// and made into bytes from the RFCs alone, with checksums summed up from
+// (an answer is an error that the datapath makes: it quotes the header of TCP,
+// and is not to be fragmented) and made into bytes from the RFCs alone, with checksums summed up from
 // scratch: nothing here is shared with what is tested.
 type frame struct {
 	kind     string
@@ -123,8 +124,11 @@ func (f *frame) l4() (proto byte, b []byte) {
 	binary.BigEndian.PutUint16(b[4:], uint16(f.id))
 	if f.inner != nil {
 		quote := f.inner.ip()
-		if !f.words["full"] {
-			quote = quote[:int(quote[0]&15)*4+8]
+		switch length := int(quote[0]&15) * 4; {
+		case f.words["answer"] && f.inner.kind == "tcp":
+			quote = quote[:length+20]
+		case !f.words["full"]:
+			quote = quote[:length+8]
 		}
 		b = append(b, quote...)
 	} else {
@@ -160,6 +164,10 @@ func (f *frame) ip() []byte {
 	header[0] = 0x40 | byte(len(header)/4)
 	binary.BigEndian.PutUint16(header[2:], uint16(len(header)+len(body)))
 	binary.BigEndian.PutUint16(header[4:], 0x1234)
+	if f.words["answer"] {
+		binary.BigEndian.PutUint16(header[4:], 0)
+		fragment = 0x4000
+	}
 	binary.BigEndian.PutUint16(header[6:], fragment)
 	header[8], header[9] = byte(f.ttl), proto
 	src, dst := f.src.Addr().As4(), f.dst.Addr().As4()

@@ -24,6 +24,7 @@ type node struct {
 	*ebpf.Collection
 	maglev map[uint32]*ebpf.Map
 	slots  uint32
+	unsure bool // whether a device will finish a checksum: the kernel does not say
 }
 
 var testOptions = Options{

@@ -3,7 +3,6 @@
 package bpf
 
 import (
-	"bytes"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
@@ -12,7 +11,6 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/ringbuf"
 	"golang.org/x/sys/unix"
 )
 
@@ -291,62 +289,6 @@ func countEntries(t *testing.T, m *ebpf.Map) (n int) {
 		n++
 	}
 	return n
-}
-
-func TestEvents(t *testing.T) {
-	onNode(t, testOptions, func(n *node) {
-		reader, err := ringbuf.NewReader(n.Maps[Events])
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer reader.Close()
-		next := func() *DatapathEvent {
-			reader.SetDeadline(time.Now().Add(20 * time.Millisecond))
-			record, err := reader.Read()
-			if err != nil {
-				return nil
-			}
-			event := new(DatapathEvent)
-			if err := binary.Read(bytes.NewReader(record.RawSample), binary.NativeEndian, event); err != nil {
-				t.Fatal(err)
-			}
-			return event
-		}
-		listen := func(l DatapathListen) { n.put(t, Settings, uint32(0), DatapathSetting{Listen: uint32(l)}) }
-		drop := func() {
-			if err := n.step(t, "from_pod lxc1 udp 8.8.8.8:1 > 172.20.1.20:80", "drop 132", 0); err != nil {
-				t.Error(err)
-			}
-		}
-		drop()
-		if e := next(); e != nil {
-			t.Errorf("an event while nobody listens: %+v", e)
-		}
-		listen(DatapathListenLISTEN_DROPS)
-		n.send(t, FromPod, "lxc1", "tcp 172.20.0.10:40000 > 172.20.1.20:80 S")
-		drop()
-		e := next()
-		if e == nil || e.Type != uint8(DatapathEventTypeEVENT_DROP) || e.Reason != 132 ||
-			e.Ifindex != 11 || e.OrigAddr != ip("8.8.8.8") || e.Captured != 74 || e.Head[12] != 8 {
-			t.Errorf("the event of a drop: %+v", e)
-		}
-		listen(DatapathListenLISTEN_FLOWS)
-		n.send(t, FromPod, "lxc1", "tcp 172.20.0.10:40001 > 172.20.0.11:80 S")
-		n.send(t, FromPod, "lxc1", "tcp 172.20.0.10:40001 > 172.20.0.11:80 A")
-		e = next()
-		if e == nil || e.Type != uint8(DatapathEventTypeEVENT_TRACE) ||
-			e.Reason != uint8(DatapathPointPOINT_TO_ENDPOINT) || e.State != 0 || e.Endpoint != 2 {
-			t.Errorf("the event of a first packet: %+v", e)
-		}
-		if e = next(); e != nil {
-			t.Errorf("an event of a packet in the middle: %+v", e)
-		}
-		listen(DatapathListenLISTEN_ALL)
-		n.send(t, FromPod, "lxc1", "tcp 172.20.0.10:40001 > 172.20.0.11:80 A")
-		if e = next(); e == nil || e.State != uint8(DatapathFlowStateSTATE_ESTABLISHED) {
-			t.Errorf("the event of a packet in the middle: %+v", e)
-		}
-	})
 }
 
 // TestHostile: what no sane sender makes. Each is dropped

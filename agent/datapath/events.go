@@ -4,7 +4,6 @@ package datapath
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -25,7 +24,7 @@ const waiting = 1024
 // The levels of events, each with those before it.
 const (
 	LevelDrops = "drops"
-	LevelFlows = "flows" // drops, and the first and last packets of flows
+	LevelFlows = "flows" // drops, the first packet each way of flows, and the last ones
 	LevelAll   = "all"
 )
 
@@ -197,29 +196,10 @@ func levelOf(event *bpf.DatapathEvent) bpf.DatapathListen {
 	if event.Type == uint8(bpf.DatapathEventTypeEVENT_DROP) {
 		return bpf.DatapathListenLISTEN_DROPS
 	}
-	const syn = 0x02
-	switch bpf.DatapathFlowState(event.State) {
-	case bpf.DatapathFlowStateSTATE_NEW:
+	if event.Notable != 0 {
 		return bpf.DatapathListenLISTEN_FLOWS
-	case bpf.DatapathFlowStateSTATE_ESTABLISHED, bpf.DatapathFlowStateSTATE_REPLY:
-		if tcpFlags(event.Head[:event.Captured])&(syn|tcpClosing) != 0 {
-			return bpf.DatapathListenLISTEN_FLOWS
-		}
 	}
 	return bpf.DatapathListenLISTEN_ALL
-}
-
-// tcpFlags are those of a frame with IPv4 and TCP; none of any other.
-func tcpFlags(frame []byte) byte {
-	const ethernet = 14
-	if len(frame) < ethernet+20 || binary.BigEndian.Uint16(frame[12:]) != unix.ETH_P_IP || frame[ethernet+9] != protocolTCP {
-		return 0
-	}
-	at := ethernet + int(frame[ethernet]&0xf)*4 + 13
-	if at >= len(frame) {
-		return 0
-	}
-	return frame[at]
 }
 
 func (h *hub) describe(event *bpf.DatapathEvent) api.MonitorEvent {

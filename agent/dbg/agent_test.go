@@ -333,6 +333,8 @@ func monitorEvents(t *testing.T) []api.MonitorEvent {
 			OrigSource: netip.MustParseAddr("172.20.1.219"), Length: 74, Packet: frame(t, "10.96.48.145", "172.20.0.10", &layers.TCP{SrcPort: 80, DstPort: 40000, SYN: true, ACK: true})},
 		{Type: "trace", Point: "to-stack", State: "established", Device: "lxc1", Index: 9, Endpoint: 16, SourceIdentity: 300, DestinationIdentity: 1,
 			OrigSource: netip.MustParseAddr("172.20.0.10"), Length: 98, Packet: frame(t, "172.20.0.10", "172.20.0.1", echo(8))},
+		{Type: "drop", Reason: 132, ReasonText: "Invalid source ip", Hash: 0x7, Index: 9, Endpoint: 16, SourceIdentity: 300, DestinationIdentity: 2,
+			OrigSource: netip.MustParseAddr("8.8.8.8"), Length: 74, Packet: frame(t, "8.8.8.8", "10.10.1.200", &layers.TCP{SrcPort: 33420, DstPort: 80, SYN: true})},
 		{Type: "lost", Lost: 5},
 	}
 }
@@ -357,6 +359,7 @@ const (
 	dropLine  = "xx drop (Stale or unroutable IP) flow 0x2a1c to endpoint 0, ifindex 2, file unknown(0):0, , identity world->31902: 10.20.1.113:33420 -> 10.20.2.44:8080 tcp SYN\n"
 	replyLine = "-> endpoint 16 flow 0x0 , identity world->300 state reply ifindex 9 orig-ip 172.20.1.219: 10.96.48.145:80 -> 172.20.0.10:40000 tcp SYN, ACK\n"
 	stackLine = "-> stack flow 0x0 , identity 300->host state established ifindex lxc1 orig-ip 0.0.0.0: 172.20.0.10 -> 172.20.0.1 EchoRequest\n"
+	spoofLine = "xx drop (Invalid source ip) flow 0x7 to endpoint 0, ifindex 9, file unknown(0):0, , identity 300->world: 8.8.8.8:33420 -> 10.10.1.200:80 tcp SYN\n"
 	lostLine  = "Lost 5 events\n"
 )
 
@@ -366,14 +369,14 @@ func TestMonitor(t *testing.T) {
 	levels := make(chan string, 1)
 	config := serve(t, monitorServer(t, levels, false))
 	for _, test := range []struct{ args, level, want string }{
-		{"", "flows", traceLine + dropLine + replyLine + stackLine + lostLine},
-		{"--level all", "all", traceLine + dropLine + replyLine + stackLine + lostLine},
-		{"--type drop", "drops", dropLine + lostLine},
+		{"", "flows", traceLine + dropLine + replyLine + stackLine + spoofLine + lostLine},
+		{"--level all", "all", traceLine + dropLine + replyLine + stackLine + spoofLine + lostLine},
+		{"--type drop", "drops", dropLine + spoofLine + lostLine},
 		{"--type trace --to 16", "flows", replyLine + lostLine},
-		{"--from 16", "flows", stackLine + lostLine},
-		{"--related-to 16,17", "flows", replyLine + stackLine + lostLine},
+		{"--from 16", "flows", stackLine + spoofLine + lostLine},
+		{"--related-to 16,17", "flows", replyLine + stackLine + spoofLine + lostLine},
 		{"--from 17", "flows", lostLine},
-		{"-n --type drop", "drops", strings.Replace(dropLine, "world", "2", 1) + lostLine},
+		{"-n --type drop", "drops", strings.ReplaceAll(dropLine+spoofLine, "world", "2") + lostLine},
 	} {
 		stdout, stderr, code := run(t, config, studyMaps(t), append([]string{"monitor"}, strings.Fields(test.args)...)...)
 		if diff := cmp.Diff(banner+test.want, stdout); diff != "" {

@@ -43,10 +43,11 @@ func (p *program) monitor() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "monitor", Short: "Packets that the datapath drops and forwards, as it happens",
 		Long: `Packets that the datapath drops and forwards, as it happens
-By default drops and the first and last packets of each connection. --from, --to
-and --related-to take numbers of endpoint list; given twice, either fits. With
--o json it is one object a line. The datapath does not tell from which line of
-its source a drop is, nor on which CPU an event was. Ctrl-C ends it.`,
+By default drops, and of each connection the first packet each way and the last
+ones. --from, --to and --related-to take numbers of endpoint list; given twice,
+either fits. With -o json it is one object a line. The datapath does not tell
+from which line of its source a drop is, nor on which CPU an event was. Ctrl-C
+ends it.`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := m.check(); err != nil {
@@ -162,6 +163,8 @@ func (f *endpointFlag) Set(text string) error {
 	return nil
 }
 
+const invalidSource = int(bpf.DatapathReasonREASON_INVALID_SOURCE)
+
 // shownEvent is an event in JSON.
 type shownEvent struct {
 	api.MonitorEvent
@@ -202,19 +205,23 @@ func (m *monitor) tellLost(event api.MonitorEvent) error {
 	return err
 }
 
-// ends are the endpoints that a packet comes from and goes to. The event has
-// one of the two, by the addresses before translation; the packet has both.
+// ends are the endpoints that a packet comes from and goes to: the one by the
+// source before translation, the other by the destination that it leaves with.
+// The event has one of the two, and where the source is false the true sender.
 func (m *monitor) ends(event api.MonitorEvent) (source, destination uint32) {
 	from, to := m.packets.addresses(event.Packet)
 	if event.OrigSource.IsValid() && !event.OrigSource.IsUnspecified() {
 		from = event.OrigSource
 	}
 	source, destination = m.endpoints.of(from), m.endpoints.of(to)
-	if source == 0 && destination == 0 && event.Endpoint != 0 {
-		if event.Point == "to-endpoint" {
-			return 0, event.Endpoint
-		}
-		return event.Endpoint, 0
+	switch {
+	case event.Endpoint == 0:
+	case event.Reason == invalidSource:
+		source = event.Endpoint
+	case source == 0 && destination == 0 && event.Point == "to-endpoint":
+		destination = event.Endpoint
+	case source == 0 && destination == 0:
+		source = event.Endpoint
 	}
 	return source, destination
 }

@@ -159,7 +159,10 @@ func (d *Dump) connection(proto uint8, f bpf.DatapathFlow) Connection {
 	age := lifetime(proto, f)
 	c.Remaining = int64((age - d.Time.age(f.Seen)) / time.Second)
 	c.Expires = int64(d.Time.Since/time.Second) + c.Remaining
-	if proto != protoTCP {
+	if proto != protoTCP { // one bit stands for flags there, which Cilium does not show
+		if f.RxFlags != 0 {
+			c.LastRx = seen
+		}
 		return c
 	}
 	c.TxFlags, c.RxFlags = f.TxFlags, f.RxFlags

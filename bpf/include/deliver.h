@@ -22,7 +22,7 @@ INLINE int deliverable(const struct packet *packet, __u32 id, __be32 addr, struc
 		if (!id || !endpoint || endpoint->addr != addr)
 			return DROP(UNROUTABLE);
 	}
-	if (endpoint->flags & ENDPOINT_HOST || packet->ip->ttl <= 1)
+	if (endpoint->flags & ENDPOINT_HOST || packet->ttl <= 1)
 		return 0;
 	*pod = endpoint;
 	return 0;

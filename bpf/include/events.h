@@ -40,31 +40,72 @@ INLINE __u32 endpoint_id(__be32 addr)
 }
 
 /* What an event says besides of the packet, in one register. */
-#define HEADLINE(type, reason, state, direction) \
-	((type) << 24 | ((reason) & 0xff) << 16 | (state) << 8 | (direction))
+#define HEADLINE(type, reason, story)                                          \
+	((type) << 24 | ((reason) & 0xff) << 16 | (story)->state << 8 |         \
+	 ((story)->notable ? 0x80 : 0) | (story)->direction)
 
-/* Not inlined: it is the cold path, with a stack frame of its own. */
-__noinline int tell(struct __sk_buff *ctx, __be32 saddr, __be32 daddr, __u32 headline)
+/* Who is behind a device. */
+struct sender {
+	__u32 ifindex;
+	__u32 id;
+	__u32 identity;
+};
+
+static long is_behind(void *map __attribute__((unused)), const __u32 *id,
+		      struct endpoint *endpoint, struct sender *sender)
 {
-	struct event *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
-	__u32 captured = ctx->len;
+	if (!endpoint->addr || endpoint->ifindex != sender->ifindex)
+		return 0;
+	sender->id = *id;
+	sender->identity = endpoint->identity;
+	return 1;
+}
 
+/* Who sends and who gets it: the one by the source that the packet came with,
+ * the other by the destination that it leaves with. */
+INLINE void tell_ends(struct __sk_buff *ctx, struct event *event, __be32 source)
+{
+	__be32 destination = 0;
+
+	if (ctx->protocol == bpf_htons(ETHERTYPE_IPV4))
+		bpf_skb_load_bytes(ctx, sizeof(struct ethernet) + __builtin_offsetof(struct ipv4, daddr),
+				   &destination, sizeof(destination));
+	event->orig_addr = source;
+	event->source_identity = identity_of(source);
+	event->destination_identity = identity_of(destination);
+	event->endpoint = endpoint_id(destination);
+	if (!event->endpoint)
+		event->endpoint = endpoint_id(source);
+}
+
+/* Not inlined: it is the cold path, with a stack frame of its own. source is the
+ * packet's before any translation. */
+__noinline int tell(struct __sk_buff *ctx, __be32 source, __u32 headline)
+{
+	struct sender sender = { .ifindex = ctx->ifindex };
+	__u32 captured = ctx->len;
+	struct event *event;
+
+	/* A false source tells nothing of who sent it; his device does. */
+	if (headline >> 16 == (EVENT_DROP << 8 | REASON_INVALID_SOURCE))
+		bpf_for_each_map_elem(&endpoints, is_behind, &sender, 0);
+	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
 	if (!event)
 		return 0;
 	event->time = bpf_ktime_get_ns();
 	event->ifindex = ctx->ifindex;
 	event->length = captured;
-	event->hash = ctx->hash;
-	event->source_identity = identity_of(saddr);
-	event->destination_identity = identity_of(daddr);
-	event->orig_addr = saddr;
-	event->endpoint = endpoint_id(daddr);
-	if (!event->endpoint)
-		event->endpoint = endpoint_id(saddr);
+	event->hash = bpf_get_hash_recalc(ctx);
 	event->type = headline >> 24;
 	event->reason = headline >> 16;
 	event->state = headline >> 8;
-	event->direction = headline;
+	event->direction = headline & 0x7f;
+	event->notable = headline >> 7 & 1;
+	tell_ends(ctx, event, source);
+	if (sender.id) {
+		event->source_identity = sender.identity;
+		event->endpoint = sender.id;
+	}
 	if (captured > EVENT_HEAD)
 		captured = EVENT_HEAD;
 	event->captured = 0;
@@ -76,22 +117,27 @@ __noinline int tell(struct __sk_buff *ctx, __be32 saddr, __be32 daddr, __u32 hea
 	return 0;
 }
 
+/* A packet that goes no further. */
+INLINE void finish_dropped(struct __sk_buff *ctx, const struct story *story, __u32 reason)
+{
+	count(reason, story->direction, ctx->len);
+	if (listening() >= LISTEN_DROPS)
+		tell(ctx, story->saddr, HEADLINE(EVENT_DROP, reason, story));
+}
+
 /* The end of every tc program: a verdict of 0 and above is carried out, one
  * below is a reason to drop. */
 INLINE int finish(struct __sk_buff *ctx, const struct story *story, int verdict)
 {
-	__u32 level = listening();
+	__u32 level;
 
 	if (verdict < 0) {
-		count(-verdict, story->direction, ctx->len);
-		if (level >= LISTEN_DROPS)
-			tell(ctx, story->saddr, story->daddr,
-			     HEADLINE(EVENT_DROP, -verdict, story->state, story->direction));
+		finish_dropped(ctx, story, -verdict);
 		return TC_ACT_SHOT;
 	}
+	level = listening();
 	count(REASON_FORWARDED, story->direction, ctx->len);
 	if (level >= LISTEN_ALL || (level == LISTEN_FLOWS && story->notable))
-		tell(ctx, story->saddr, story->daddr,
-		     HEADLINE(EVENT_TRACE, story->point, story->state, story->direction));
+		tell(ctx, story->saddr, HEADLINE(EVENT_TRACE, story->point, story));
 	return verdict ? verdict : TC_ACT_UNSPEC;
 }

@@ -32,7 +32,7 @@ INLINE bool flow_is(const struct flow *flow, __be32 peer, __be16 port, enum side
 /* A SYN without ACK begins a flow and is never a reply. */
 INLINE bool is_opening(const struct packet *packet)
 {
-	return !is_error(packet) && !is_headless(packet) && packet->tuple.proto == PROTO_TCP &&
+	return !is_error(packet) && packet->tuple.proto == PROTO_TCP &&
 	       (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
 }
 
@@ -81,9 +81,8 @@ INLINE struct flow *flow_request(const struct packet *packet, enum side side, bo
 }
 
 /* client is the reply's destination, but for a pod that answers itself. */
-INLINE struct flow *flow_reply(const struct packet *packet, __be32 client)
+INLINE struct flow *flow_reply(const struct tuple *tuple, __be32 client)
 {
-	const struct tuple *tuple = &packet->tuple;
 	struct flow_key key;
 	bool vacant;
 
@@ -118,7 +117,8 @@ INLINE struct recent *recent_of(const struct flow_key *key)
 	return bpf_map_lookup_elem(&recents, &index);
 }
 
-/* Whether the copy says all that the entry would: nothing is to be noted there. */
+/* Whether the copy says all that the entry would: nothing is to be noted there.
+ * Of every protocol packets have a flag that stands for the first one. */
 INLINE bool is_current(const struct recent *recent, const struct flow_key *key, __u32 epoch,
 		       enum way way, const struct packet *packet)
 {
@@ -139,7 +139,7 @@ INLINE struct found flow_find(const struct packet *packet, enum side side, __be3
 #pragma clang loop unroll(disable)
 	for (int turn = 0; turn < 2; turn++, reply = !reply) {
 		if (reply) {
-			found.flow = flow_reply(packet, client);
+			found.flow = flow_reply(&packet->tuple, client);
 			found.way = WAY_REPLY;
 		} else {
 			found.flow = flow_request(packet, side, &vacant);
@@ -181,37 +181,75 @@ INLINE void flow_note(struct flow *flow, enum way way, __u8 proto, __u8 flags)
 
 	if (flow->seen != now)
 		flow->seen = now;
-	if (proto != PROTO_TCP)
-		return;
 	if (way == WAY_REQUEST) {
 		if (flags & ~flow->tx_flags)
 			flow->tx_flags |= flags;
-		if (!(flags & TCP_SYN) && !(flow->flags & FLOW_SEEN_NON_SYN))
+		if (proto == PROTO_TCP && !(flags & TCP_SYN) && !(flow->flags & FLOW_SEEN_NON_SYN))
 			flow->flags |= FLOW_SEEN_NON_SYN;
 	} else if (flags & ~flow->rx_flags) {
 		flow->rx_flags |= flags;
 	}
 }
 
-INLINE void flow_touch(struct flow *flow, enum way way, const struct packet *packet,
-		       struct story *story)
+/* A flow is new until it is answered. */
+INLINE __u8 flow_state(const struct flow *flow, enum way way)
 {
-	story->state = is_error(packet) ? STATE_RELATED
-		     : way == WAY_REPLY		    ? STATE_REPLY
-						    : STATE_ESTABLISHED;
-	if (is_error(packet))
+	if (way == WAY_REPLY)
+		return STATE_REPLY;
+	return flow->rx_flags ? STATE_ESTABLISHED : STATE_NEW;
+}
+
+/* Whether nothing was seen that way yet. */
+INLINE bool is_first(const struct flow *flow, enum way way)
+{
+	return !(way == WAY_REPLY ? flow->rx_flags : flow->tx_flags);
+}
+
+INLINE bool is_notable(const struct packet *packet)
+{
+	return packet->tuple.proto == PROTO_TCP &&
+	       packet->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST);
+}
+
+/* After an entry was made, or answered for the first time: nobody's copy of
+ * before is good any more. */
+__noinline int flow_changed(__be32 client, __u32 client_port, __u32 proto)
+{
+	struct flow_key key;
+	__u32 *epoch;
+
+	flow_key(&key, client, client_port, proto);
+	epoch = epoch_of(&key);
+	if (epoch)
+		__sync_fetch_and_add(epoch, 1);
+	return 0;
+}
+
+/* tuple is the packet's as the flow knows it. */
+INLINE void flow_touch(struct flow *flow, enum way way, const struct packet *packet,
+		       const struct tuple *tuple, struct story *story)
+{
+	bool first = is_first(flow, way);
+
+	if (is_error(packet)) {
+		story->state = STATE_RELATED;
 		return; /* an error proves nothing about a flow */
-	flow_note(flow, way, packet->tuple.proto, packet->tcp_flags);
-	if (packet->tuple.proto == PROTO_TCP)
-		story->notable = packet->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST);
+	}
+	story->state = flow_state(flow, way);
+	story->notable = first || is_notable(packet);
+	flow_note(flow, way, tuple->proto, packet->tcp_flags);
+	if (first && way == WAY_REPLY)
+		flow_changed(flow->flags & FLOW_LOOPBACK ? tuple->saddr : tuple->daddr,
+			     tuple->dport, tuple->proto);
 }
 
 /* What is asked of flow_copy besides the key, in one register. */
 #define COPY_FOR(way, side, flags, port) ((way) << 28 | (side) << 24 | (flags) << 16 | (port))
 
 /* Makes this CPU's copy of a flow anew, and marks the entry as seen if it is the
- * one with that peer. Returns 0 if there is none. A function of its own, so that
- * it is verified once. */
+ * one with that peer. Returns 0 if there is none, or if the packet is the first
+ * that way, of which there is more to be told. A function of its own, so that it
+ * is verified once. */
 __noinline int flow_copy(const struct flow_key *key, __u32 peer, __u32 what)
 {
 	enum side side = what >> 24 & 0xf;
@@ -232,8 +270,11 @@ __noinline int flow_copy(const struct flow_key *key, __u32 peer, __u32 what)
 	flow = bpf_map_lookup_elem(&flows, &at);
 	if (!flow)
 		return 0;
-	if (flow_is(flow, peer, what, side))
+	if (flow_is(flow, peer, what, side)) {
+		if (is_first(flow, what >> 28))
+			return 0;
 		flow_note(flow, what >> 28, at.proto, what >> 16);
+	}
 	recent->key = at;
 	recent->epoch = epoch;
 	recent->flow = *flow;
@@ -270,8 +311,8 @@ INLINE struct ongoing flow_find_common(const struct packet *packet, enum side si
 	if (!is_current(recent, &key, *(volatile __u32 *)epoch, way, packet) &&
 	    !flow_copy(&key, peer, COPY_FOR(way, side, (__u32)packet->tcp_flags, port)))
 		return found;
-	story->state = reply ? STATE_REPLY : STATE_ESTABLISHED;
 	found.flow = &recent->flow;
+	story->state = flow_state(found.flow, way);
 	if (flow_is(found.flow, peer, port, side))
 		found.way = way;
 	return found;
@@ -290,26 +331,17 @@ INLINE int flow_enter_full(const struct flow_key *client, const struct flow *flo
 	return bpf_map_update_elem(&more_flows, &key, flow, BPF_ANY) ? DROP(FLOW_FULL) : 0;
 }
 
-/* After an entry was made: nobody's copy of the one before is good any more. */
-INLINE void flow_entered(const struct flow_key *key)
-{
-	__u32 *epoch = epoch_of(key);
-
-	if (epoch)
-		__sync_fetch_and_add(epoch, 1);
-}
-
 /* Enters a flow. Under the client alone if that place is free, over or its own;
  * else under the server's addresses, which finds it as well, by a second
  * lookup. Returns the reason if the map takes no more. */
-__noinline int flow_enter_at(const struct parcel *parcel, const struct flow *flow, bool vacant)
+__noinline int flow_enter_at(const struct tuple *tuple, const struct flow *flow, bool vacant)
 {
 	struct flow_key key;
 	struct flow *there;
 
-	if (!parcel || !flow)
+	if (!tuple || !flow)
 		return DROP(INVALID);
-	flow_key(&key, parcel->saddr, parcel->sport, parcel->proto);
+	flow_key(&key, tuple->saddr, tuple->sport, tuple->proto);
 	there = vacant ? NULL : bpf_map_lookup_elem(&flows, &key);
 	if (there && !flow_is_over(there, key.proto, flow->seen) &&
 	    !flow_is(there, flow->frontend, flow->frontend_port, SIDE_FRONTEND)) {
@@ -317,7 +349,7 @@ __noinline int flow_enter_at(const struct parcel *parcel, const struct flow *flo
 	}
 	if (bpf_map_update_elem(&flows, &key, flow, BPF_ANY))
 		return DROP(FLOW_FULL);
-	flow_entered(&key);
+	flow_changed(tuple->saddr, tuple->sport, tuple->proto);
 	return 0;
 }
 
@@ -325,7 +357,7 @@ __noinline int flow_enter_at(const struct parcel *parcel, const struct flow *flo
  * packet's tuple is asked for too often for that. */
 INLINE int flow_enter(const struct tuple *tuple, const struct flow *flow, bool vacant)
 {
-	struct parcel at = parcel_of(tuple);
+	struct tuple at = *tuple;
 
 	return flow_enter_at(&at, flow, vacant);
 }

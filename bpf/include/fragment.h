@@ -3,20 +3,20 @@
  * Where a later one overtakes the first it cannot be told where it belongs. */
 #pragma once
 
-INLINE struct fragment_key fragment_key(const struct packet *packet)
+INLINE struct fragment_key fragment_key(const struct ipv4 *ip)
 {
 	struct fragment_key key = {
-		.saddr = packet->ip->saddr,
-		.daddr = packet->ip->daddr,
-		.id = packet->ip->id,
-		.proto = packet->ip->proto,
+		.saddr = ip->saddr,
+		.daddr = ip->daddr,
+		.id = ip->id,
+		.proto = ip->proto,
 	};
 	return key;
 }
 
-INLINE int fragment_remember(const struct packet *packet)
+INLINE int fragment_remember(const struct packet *packet, const struct ipv4 *ip)
 {
-	struct fragment_key key = fragment_key(packet);
+	struct fragment_key key = fragment_key(ip);
 	struct fragment value = {
 		.sport = packet->tuple.sport,
 		.dport = packet->tuple.dport,
@@ -30,9 +30,9 @@ INLINE int fragment_remember(const struct packet *packet)
 	return 0;
 }
 
-INLINE int fragment_ports(struct packet *packet)
+INLINE int fragment_ports(struct packet *packet, const struct ipv4 *ip)
 {
-	struct fragment_key key = fragment_key(packet);
+	struct fragment_key key = fragment_key(ip);
 	struct fragment *found = bpf_map_lookup_elem(&fragments, &key);
 
 	if (!found)

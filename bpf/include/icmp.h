@@ -22,64 +22,82 @@ INLINE __u64 quoted_checksum(__u16 *sum, void *end, __u64 diff, bool optional)
 	return diff16(0, old, new);
 }
 
-INLINE int rewrite_quoted_ports(const struct packet *packet, const struct tuple *to, __u64 *change)
+/* Returns what it does to the sum of the error. */
+INLINE __u64 rewrite_quoted_ports(const struct tuple *from, const struct tuple *to,
+				  struct ports *header, void *end)
 {
-	const struct tuple *from = &packet->tuple;
 	__u64 ports = port_diff(from, to);
-	struct ports *header = packet->inner_l4;
 
-	if ((void *)(header + 2) > packet->end)
-		return DROP(WRITE);
 	header->source = to->dport;
 	header->destination = to->sport;
-	*change = ports;
 	if (to->proto == PROTO_TCP)
-		*change += quoted_checksum((void *)header + TCP_CHECK, packet->end,
-					   address_diff(from, to) + ports, false);
-	else
-		*change += quoted_checksum((void *)header + UDP_CHECK, packet->end,
-					   address_diff(from, to) + ports, true);
-	return 0;
+		return ports + quoted_checksum((void *)header + TCP_CHECK, end,
+					       address_diff(from, to) + ports, false);
+	return ports + quoted_checksum((void *)header + UDP_CHECK, end,
+				       address_diff(from, to) + ports, true);
 }
 
 /* The quoted IPv4 header keeps its sum, by its own checksum; so does a quoted
  * echo. What is left are ports and the checksums that cover addresses. */
-INLINE int rewrite_error(const struct packet *packet, const struct tuple *to)
+INLINE int rewrite_error(const struct packet *packet, const struct headers *headers,
+			 const struct tuple *to, void *data)
 {
 	const struct tuple *from = &packet->tuple;
-	struct icmp *icmp = packet->l4;
-	__be32 saddr = packet->ip->saddr;
+	struct icmp *icmp = headers->l4;
+	struct ipv4 *inner = data + packet->inner;
+	void *ports = data + packet->inner_l4, *end = headers->end;
+	__be32 saddr = packet->saddr;
 	__u64 change = 0;
-	int rc;
 
-	if (!icmp) /* cannot be; the verifier does not know */
+	if ((void *)(icmp + 1) > end || (void *)(inner + 1) > end || ports + 8 > end)
 		return DROP(WRITE);
-	if (to->proto == PROTO_ICMP)
-		rc = rewrite_echo(packet->inner_l4, packet->end, from, to);
-	else
-		rc = rewrite_quoted_ports(packet, to, &change);
-	if (rc)
-		return rc;
-	rewrite_addresses(packet->inner, to->daddr, to->saddr);
+	if (to->proto != PROTO_ICMP)
+		change = rewrite_quoted_ports(from, to, ports, end);
+	else if (rewrite_echo(ports, end, from, to))
+		return DROP(WRITE);
+	rewrite_addresses(inner, to->daddr, to->saddr);
 	icmp->check = checksum_apply(icmp->check, change);
 	/* A router in between speaks for itself, the other end for whom it is
 	 * known as. */
 	if (saddr == from->saddr)
 		saddr = to->saddr;
-	rewrite_addresses(packet->ip, saddr, to->daddr);
+	rewrite_addresses(headers->ip, saddr, to->daddr);
 	return 0;
 }
 
-/* Makes the packet one of tuple to. Its pointers must not be used afterwards:
- * a checksum helper may have moved the buffer. */
-INLINE int rewrite(struct __sk_buff *ctx, const struct packet *packet, const struct tuple *to)
+/* Whatever the packet is: off the lane. */
+__noinline int rewrite_any(struct __sk_buff *ctx, const struct packet *packet,
+			   const struct tuple *to)
+{
+	void *data = CONTEXT_POINTER(ctx, data);
+	struct headers headers = {
+		.ip = data + sizeof(struct ethernet),
+		.end = CONTEXT_POINTER(ctx, data_end),
+	};
+
+	if (!packet || !to || (void *)(headers.ip + 1) > headers.end)
+		return DROP(WRITE);
+	headers.l4 = data + packet->l4;
+	if (is_error(packet))
+		return rewrite_error(packet, &headers, to, data);
+	if (!is_headless(packet) && headers.l4 + sizeof(struct icmp) > headers.end)
+		return DROP(WRITE);
+	return rewrite_packet(ctx, packet, &headers, to);
+}
+
+/* Makes the packet one of tuple to. Pointers into it must not be used afterwards:
+ * a checksum helper may have moved the buffer. headers are NULL off the lane. */
+INLINE int rewrite(struct __sk_buff *ctx, const struct packet *packet,
+		   const struct headers *headers, const struct tuple *to)
 {
 	const struct tuple *from = &packet->tuple;
+	struct tuple copy;
 
 	if (from->saddr == to->saddr && from->daddr == to->daddr &&
 	    from->sport == to->sport && from->dport == to->dport)
 		return 0;
-	if (is_error(packet))
-		return rewrite_error(packet, to);
-	return rewrite_packet(ctx, packet, to);
+	if (headers)
+		return rewrite_packet(ctx, packet, headers, to);
+	copy = *to; /* whose address is taken is kept in memory */
+	return rewrite_any(ctx, packet, &copy);
 }

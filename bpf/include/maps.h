@@ -283,7 +283,7 @@ struct flow {
 	__u16 client_ep;  /* endpoint ids, 0 if not of this node */
 	__u16 backend_ep;
 	__u16 flags;
-	__u8 tx_flags; /* TCP flags seen from the client, and from the backend */
+	__u8 tx_flags; /* TCP flags seen from the client, and from the backend; or SEEN */
 	__u8 rx_flags;
 	__u32 identity; /* of the client */
 };
@@ -353,7 +353,7 @@ struct nat {
 	__be32 addr; /* the client */
 	__be16 port;
 	__u8 flags;
-	__u8 rx_flags; /* TCP flags seen in replies */
+	__u8 rx_flags; /* TCP flags seen in replies; else SEEN */
 	__u32 seen;
 	__u32 born;
 };
@@ -427,7 +427,7 @@ struct {
 enum listen {
 	LISTEN_NOBODY = 0,
 	LISTEN_DROPS = 1,
-	LISTEN_FLOWS = 2, /* drops, and the first and last packets of each flow */
+	LISTEN_FLOWS = 2, /* drops, and the first each way and the last packets of each flow */
 	LISTEN_ALL = 3,
 };
 
@@ -462,16 +462,17 @@ struct event {
 	__u32 ifindex;
 	__u32 length; /* of the whole packet */
 	__u32 hash;   /* of the flow, as the kernel has it */
-	__u32 source_identity;
-	__u32 destination_identity;
-	__be32 orig_addr; /* the source before translation */
+	__u32 source_identity;      /* of orig_addr; of whose device it is if that is false */
+	__u32 destination_identity; /* of the destination in head */
+	__be32 orig_addr;           /* the source before translation */
 	__u16 endpoint;   /* that it goes to, else that it came from, else 0 */
 	__u8 type;
 	__u8 reason; /* why dropped, or the point where it was seen */
 	__u8 state;
 	__u8 direction;
-	__u16 captured;
-	__u8 head[EVENT_HEAD]; /* the packet from its Ethernet header on */
+	__u8 captured;
+	__u8 notable; /* told at LISTEN_FLOWS too */
+	__u8 head[EVENT_HEAD]; /* the packet from its Ethernet header on, as it leaves */
 };
 
 struct {
@@ -480,7 +481,7 @@ struct {
 } events SEC(".maps");
 
 /* What no map and no function names is not in the object's BTF, from which Go
- * learns of it. The variable itself is dropped when the object is loaded. */
+ * learns of it. The variable is dropped when the object is loaded. */
 struct vocabulary {
 	enum reason reason;
 	enum direction direction;

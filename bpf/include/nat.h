@@ -17,7 +17,7 @@ INLINE bool is_nat_port(__u8 proto, __be16 port)
 /* Takes a port of local for the tuple's source: its own if that is free, or
  * already its, else one by chance. Returns the port, or the reason.
  * The source must find its way back by the port alone, hence NOEXIST. */
-__noinline int nat_claim_for(const struct parcel *parcel, __be32 local, __u32 flags)
+__noinline int nat_claim_for(const struct tuple *tuple, __be32 local, __u32 flags)
 {
 	struct nat_key key = {};
 	struct nat value = {
@@ -27,15 +27,15 @@ __noinline int nat_claim_for(const struct parcel *parcel, __be32 local, __u32 fl
 	};
 	__u32 draw = bpf_get_prandom_u32();
 
-	if (!parcel)
+	if (!tuple)
 		return DROP(INVALID);
-	key.remote = parcel->daddr;
+	key.remote = tuple->daddr;
 	key.local = local;
-	key.remote_port = parcel->dport;
-	key.local_port = parcel->sport;
-	key.proto = parcel->proto;
-	value.addr = parcel->saddr;
-	value.port = parcel->sport;
+	key.remote_port = tuple->dport;
+	key.local_port = tuple->sport;
+	key.proto = tuple->proto;
+	value.addr = tuple->saddr;
+	value.port = tuple->sport;
 	if (bpf_ntohs(key.local_port) < NAT_PORT_MIN && !(flags & NAT_HOST))
 		key.local_port = bpf_htons(NAT_PORT_MIN | (draw & NAT_PORT_MASK));
 #pragma clang loop unroll(disable)
@@ -54,7 +54,7 @@ __noinline int nat_claim_for(const struct parcel *parcel, __be32 local, __u32 fl
 
 INLINE int nat_claim(const struct tuple *tuple, __be32 local, __u32 flags)
 {
-	struct parcel by = parcel_of(tuple);
+	struct tuple by = *tuple;
 
 	return nat_claim_for(&by, local, flags);
 }
@@ -162,7 +162,7 @@ INLINE int nat_assign(const struct packet *packet, struct flow *flow, const stru
 }
 
 /* To whom a packet that came to one of the node's addresses belongs in truth. */
-INLINE struct nat *nat_lookup(const struct packet *packet)
+INLINE struct nat *nat_lookup(const struct packet *packet, struct story *story)
 {
 	const struct tuple *tuple = &packet->tuple;
 	struct nat_key key = {
@@ -182,6 +182,7 @@ INLINE struct nat *nat_lookup(const struct packet *packet)
 
 		if (nat->seen != now)
 			nat->seen = now;
+		story->notable = !nat->rx_flags || is_notable(packet);
 		if (packet->tcp_flags & ~nat->rx_flags)
 			nat->rx_flags |= packet->tcp_flags;
 	}

@@ -12,12 +12,12 @@ INLINE int netdev_to_pod(struct __sk_buff *ctx, struct packet *packet, struct st
 	int rc;
 
 	if (found.flow && found.way == WAY_REPLY) {
-		flow_touch(found.flow, WAY_REPLY, packet, story);
-		return reply_to_pod(ctx, packet, found.flow, story);
+		flow_touch(found.flow, WAY_REPLY, packet, &packet->tuple, story);
+		return reply_to_pod(ctx, packet, NULL, found.flow, story);
 	}
 	if (found.flow) {
-		flow_touch(found.flow, WAY_REQUEST, packet, story);
-		return pod_request(ctx, packet, found.flow, story);
+		flow_touch(found.flow, WAY_REQUEST, packet, &packet->tuple, story);
+		return pod_request(ctx, packet, NULL, found.flow, story);
 	}
 	if (begins_nothing(packet))
 		return pass_untracked(ctx, packet, story);
@@ -28,7 +28,7 @@ INLINE int netdev_to_pod(struct __sk_buff *ctx, struct packet *packet, struct st
 	rc = flow_enter(&packet->tuple, &begun, found.vacant);
 	if (rc)
 		return rc;
-	return pod_request(ctx, packet, &begun, story);
+	return pod_request(ctx, packet, NULL, &begun, story);
 }
 
 /* A reply to a source that was translated: first back to who that was. If that
@@ -37,7 +37,6 @@ INLINE int netdev_reply(struct __sk_buff *ctx, struct packet *packet, const stru
 			struct story *story)
 {
 	struct tuple to = packet->tuple;
-	struct packet inside = *packet;
 	struct endpoint *pod = NULL;
 	struct flow *flow = NULL;
 	__u32 id = 0;
@@ -47,10 +46,9 @@ INLINE int netdev_reply(struct __sk_buff *ctx, struct packet *packet, const stru
 	to.daddr = nat->addr;
 	to.dport = nat->port;
 	if (is_local_pod(to.daddr)) {
-		inside.tuple = to;
-		flow = flow_reply(&inside, to.daddr);
+		flow = flow_reply(&to, to.daddr);
 		if (flow) {
-			flow_touch(flow, WAY_REPLY, packet, story);
+			flow_touch(flow, WAY_REPLY, packet, &to, story);
 			id = flow->client_ep;
 		}
 		rc = deliverable(packet, id, to.daddr, &pod);
@@ -59,7 +57,7 @@ INLINE int netdev_reply(struct __sk_buff *ctx, struct packet *packet, const stru
 		if (flow && pod)
 			to = towards_client(&to, flow);
 	}
-	rc = rewrite(ctx, packet, &to);
+	rc = rewrite(ctx, packet, NULL, &to);
 	if (rc || !pod)
 		return rc;
 	return deliver(ctx, pod, story);
@@ -74,8 +72,8 @@ INLINE int netdev_request(struct __sk_buff *ctx, struct packet *packet, struct s
 	int rc;
 
 	if (flow && flow->service && !begins_anew(packet, flow)) {
-		flow_touch(flow, WAY_REQUEST, packet, story);
-		return pod_request(ctx, packet, flow, story);
+		flow_touch(flow, WAY_REQUEST, packet, &packet->tuple, story);
+		return pod_request(ctx, packet, NULL, flow, story);
 	}
 	if (is_error(packet))
 		return 0;
@@ -89,24 +87,25 @@ INLINE int netdev_request(struct __sk_buff *ctx, struct packet *packet, struct s
 	rc = flow_enter(&packet->tuple, &begun, vacant);
 	if (rc)
 		return rc;
-	return pod_request(ctx, packet, &begun, story);
+	return pod_request(ctx, packet, NULL, &begun, story);
 }
 
 /* What most packets for a pod are: in the middle of a flow. */
 INLINE bool netdev_to_pod_common(struct __sk_buff *ctx, struct story *story, int *verdict)
 {
+	struct headers headers;
 	struct packet packet;
 	struct ongoing found;
 
-	if (!open_common(ctx, &packet, story) || !is_local_pod(packet.tuple.daddr))
+	if (!open_common(ctx, &packet, &headers, story) || !is_local_pod(packet.tuple.daddr))
 		return false;
 	found = flow_find_common(&packet, SIDE_FRONTEND, story);
 	if (found.way == WAY_NONE)
 		return false;
 	if (found.way == WAY_REPLY)
-		*verdict = reply_to_pod(ctx, &packet, found.flow, story);
+		*verdict = reply_to_pod(ctx, &packet, &headers, found.flow, story);
 	else
-		*verdict = pod_request(ctx, &packet, found.flow, story);
+		*verdict = pod_request(ctx, &packet, &headers, found.flow, story);
 	return true;
 }
 
@@ -129,20 +128,20 @@ INLINE int from_netdev_packet(struct __sk_buff *ctx, struct story *story)
 	if (rc == PARSE_NOT_IPV4)
 		return 0;
 	/* Nobody knows of a service here, so it can be the node's own. */
-	if (rc == DROP(FRAGMENT_NOT_FOUND) && !is_local_pod(story->daddr))
+	if (rc == DROP(FRAGMENT_NOT_FOUND) && !is_local_pod(packet.daddr))
 		return 0;
 	if (rc < 0)
 		return rc;
 	if (rc == PARSE_OPAQUE) {
-		if (!is_local_pod(story->daddr))
+		if (!is_local_pod(packet.daddr))
 			return 0;
-		if (packet.ip->proto != PROTO_ICMP)
+		if (packet.proto != PROTO_ICMP)
 			return DROP(UNKNOWN_PROTOCOL);
 		return pass_untracked(ctx, &packet, story);
 	}
 	if (is_local_pod(packet.tuple.daddr) && !is_gateway(packet.tuple.daddr))
 		return netdev_to_pod(ctx, &packet, story);
-	nat = nat_lookup(&packet);
+	nat = nat_lookup(&packet, story);
 	if (nat)
 		return netdev_reply(ctx, &packet, nat, story);
 	return netdev_request(ctx, &packet, story);
@@ -159,7 +158,7 @@ INLINE int leave(struct __sk_buff *ctx, struct packet *packet, struct flow *flow
 		nat_refresh(&packet->tuple, flow);
 	to.saddr = flow->nat_addr;
 	to.sport = flow->nat_port;
-	return rewrite(ctx, packet, &to);
+	return rewrite(ctx, packet, NULL, &to);
 }
 
 INLINE int leave_known(struct __sk_buff *ctx, struct packet *packet, struct flow *flow,
@@ -167,13 +166,16 @@ INLINE int leave_known(struct __sk_buff *ctx, struct packet *packet, struct flow
 {
 	int rc;
 
-	flow_touch(flow, WAY_REQUEST, packet, story);
+	flow_touch(flow, WAY_REQUEST, packet, &packet->tuple, story);
 	if (!(flow->flags & FLOW_NAT_DECIDED)) {
 		if (is_error(packet))
 			return 0;
 		rc = nat_assign(packet, flow, device, nat_decide(&packet->tuple, flow, device));
 		if (rc)
 			return rc;
+		/* Where it began was elsewhere; here it is the first. */
+		if (flow->flags & FLOW_NAT_DECIDED)
+			story->notable = 1;
 	}
 	return leave(ctx, packet, flow);
 }
@@ -216,7 +218,7 @@ INLINE int to_netdev_packet(struct __sk_buff *ctx, struct story *story)
 	if (rc == PARSE_NOT_IPV4 || rc == PARSE_OPAQUE)
 		return 0;
 	if (rc == DROP(FRAGMENT_NOT_FOUND) &&
-	    (!is_local_pod(story->saddr) || is_native(story->daddr)))
+	    (!is_local_pod(packet.saddr) || is_native(packet.daddr)))
 		return 0;
 	if (rc < 0)
 		return rc;
@@ -224,8 +226,8 @@ INLINE int to_netdev_packet(struct __sk_buff *ctx, struct story *story)
 	if (found.flow && found.way == WAY_REPLY) {
 		struct tuple to = towards_client(&packet.tuple, found.flow);
 
-		flow_touch(found.flow, WAY_REPLY, &packet, story);
-		return rewrite(ctx, &packet, &to);
+		flow_touch(found.flow, WAY_REPLY, &packet, &packet.tuple, story);
+		return rewrite(ctx, &packet, NULL, &to);
 	}
 	if (found.flow)
 		return leave_known(ctx, &packet, found.flow, device, story);

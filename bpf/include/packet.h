@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* From bytes to a tuple: a cursor walks the packet, with one bounds check for
- * each header, and what it finds is all that the rest of the datapath asks. */
+/* From bytes to facts: a cursor walks the packet, with one bounds check for each
+ * header, and what it finds is all that the rest of the datapath asks. */
 #pragma once
 
 struct ethernet {
@@ -49,6 +49,7 @@ struct icmp {
 #define TCP_SYN 0x02
 #define TCP_RST 0x04
 #define TCP_ACK 0x10
+#define SEEN TCP_ACK /* stands for the flags of what has none: UDP and ICMP */
 #define TCP_FLAGS 13 /* offsets in the TCP header */
 #define TCP_CHECK 16
 #define TCP_MIN 20
@@ -65,25 +66,16 @@ struct icmp {
  * stack and loads of another width cost more than a hash lookup. */
 struct story {
 	__be32 saddr; /* as it came; 0 if it is no IPv4 */
-	__be32 daddr;
 	__u8 direction;
 	__u8 point;
 	__u8 state;
-	__u8 notable; /* the first or one of the last packets of a flow */
+	__u8 notable; /* the first of a flow or of its replies, or one of the last */
 };
 
-/* Echoes have an id in place of ports: the port of whoever asked. */
+/* Echoes have an id in place of ports: the port of whoever asked. It has no
+ * padding, for it is handed to functions that the verifier looks at by
+ * themselves: there no byte may be left unwritten. */
 struct tuple {
-	__be32 saddr;
-	__be32 daddr;
-	__be16 sport;
-	__be16 dport;
-	__u8 proto;
-};
-
-/* A tuple as it is handed to a function that the verifier looks at by itself: no
- * byte of it may be left unwritten, so it has no padding. */
-struct parcel {
 	__be32 saddr;
 	__be32 daddr;
 	__be16 sport;
@@ -91,33 +83,35 @@ struct parcel {
 	__u32 proto;
 };
 
-INLINE struct parcel parcel_of(const struct tuple *tuple)
-{
-	return (struct parcel){
-		.saddr = tuple->saddr,
-		.daddr = tuple->daddr,
-		.sport = tuple->sport,
-		.dport = tuple->dport,
-		.proto = tuple->proto,
-	};
-}
-
+/* Facts and no pointers: what the verifier knows of a pointer it follows along
+ * each way that leads on from there, and of a number that came out of a function
+ * of its own it knows nothing. So the ways of a parser are looked at once, not
+ * once for each way of what comes after. No padding here either. */
 struct packet {
 	/* Of an ICMP error: of the packet that caused it, turned round, so that
 	 * the error goes the way of a reply, or of a reply to a reply. */
 	struct tuple tuple;
-	struct ethernet *eth;
-	struct ipv4 *ip;
-	void *l4;           /* at least 8 bytes; NULL in all but the first of fragments */
-	struct ipv4 *inner; /* that an ICMP error quotes, NULL without one */
-	void *inner_l4;     /* at least 8 bytes */
-	void *end;
-	__u32 l4_offset;
-	__u8 tcp_flags;
+	__be32 saddr; /* of the packet itself */
+	__be32 daddr;
+	/* Offsets, 0 where there is none. */
+	__u8 l4;       /* of 8 bytes at least; none in all but the first of fragments */
+	__u8 inner;    /* of the header that an ICMP error quotes */
+	__u8 inner_l4; /* of 8 bytes at least */
+	__u8 ttl;
+	__be16 type; /* of the frame */
+	__u8 proto;
 	__u8 icmp_type;
+	__u8 tcp_flags; /* SEEN of what is not TCP */
+	__u8 pad[3];
 };
 
-/* The pointers tell, not a field of their own: the verifier follows these. */
+/* Where the packet is, on the lane: it leads straight on to where that is used. */
+struct headers {
+	struct ipv4 *ip;
+	void *l4; /* TCP_MIN bytes at least */
+	void *end;
+};
+
 INLINE bool is_error(const struct packet *packet)
 {
 	return packet->inner;
@@ -220,8 +214,8 @@ INLINE int parse_quoted(struct cursor *cursor, struct packet *packet)
 	ports = take(cursor, 8); /* RFC 792: as much of it is always quoted */
 	if (!ports)
 		return DROP(TRUNCATED);
-	packet->inner = inner;
-	packet->inner_l4 = ports;
+	packet->inner = packet->l4 + sizeof(struct icmp);
+	packet->inner_l4 = packet->inner + (inner->version_ihl & 0xf) * 4;
 	tuple->saddr = inner->daddr;
 	tuple->daddr = inner->saddr;
 	tuple->proto = inner->proto;
@@ -236,15 +230,15 @@ INLINE int parse_quoted(struct cursor *cursor, struct packet *packet)
 	return 0;
 }
 
-INLINE int parse_l4(struct cursor *cursor, struct packet *packet)
+INLINE int parse_l4(struct cursor *cursor, struct packet *packet, __u8 at)
 {
 	struct tuple *tuple = &packet->tuple;
 	struct ports *ports = take(cursor, 8);
 
 	if (!ports)
 		return DROP(TRUNCATED);
-	packet->l4 = ports;
-	if (tuple->proto == PROTO_ICMP) {
+	packet->l4 = at;
+	if (packet->proto == PROTO_ICMP) {
 		struct icmp *icmp = (void *)ports;
 
 		packet->icmp_type = icmp->type;
@@ -253,7 +247,7 @@ INLINE int parse_l4(struct cursor *cursor, struct packet *packet)
 		icmp_ports(tuple, icmp, false);
 		return 0;
 	}
-	if (tuple->proto == PROTO_TCP) {
+	if (packet->proto == PROTO_TCP) {
 		if (!take(cursor, TCP_MIN - 8))
 			return DROP(TRUNCATED);
 		packet->tcp_flags = ((__u8 *)ports)[TCP_FLAGS];
@@ -263,70 +257,62 @@ INLINE int parse_l4(struct cursor *cursor, struct packet *packet)
 	return 0;
 }
 
-INLINE int parse(struct __sk_buff *ctx, struct packet *packet, struct story *story)
+INLINE int parse(struct __sk_buff *ctx, struct packet *packet)
 {
 	struct cursor cursor = {
 		.at = CONTEXT_POINTER(ctx, data),
 		.end = CONTEXT_POINTER(ctx, data_end),
 	};
+	struct ethernet *eth = take(&cursor, sizeof(*eth));
 	struct ipv4 *ip;
-	__u32 length;
+	__u32 length, at;
 	int rc;
 
-	packet->end = cursor.end;
-	packet->eth = take(&cursor, sizeof(struct ethernet));
-	if (!packet->eth)
+	if (!eth)
 		return DROP(INVALID);
-	if (packet->eth->type != bpf_htons(ETHERTYPE_IPV4))
+	packet->type = eth->type;
+	if (eth->type != bpf_htons(ETHERTYPE_IPV4))
 		return PARSE_NOT_IPV4;
 	ip = take_ipv4(&cursor);
 	if (!ip)
 		return DROP(TRUNCATED);
-	story->saddr = ip->saddr;
-	story->daddr = ip->daddr;
+	packet->saddr = packet->tuple.saddr = ip->saddr;
+	packet->daddr = packet->tuple.daddr = ip->daddr;
+	packet->proto = packet->tuple.proto = ip->proto;
+	packet->ttl = ip->ttl;
 	length = bpf_ntohs(ip->length);
-	packet->l4_offset = sizeof(struct ethernet) + (ip->version_ihl & 0xf) * 4;
+	at = sizeof(*eth) + (ip->version_ihl & 0xf) * 4;
 	/* A length of 0 is what a segment above 64 KiB has (BIG TCP). */
-	if (length + sizeof(struct ethernet) > ctx->len ||
-	    (length + sizeof(struct ethernet) < packet->l4_offset && !(!length && ctx->gso_size)))
+	if (length + sizeof(*eth) > ctx->len ||
+	    (length + sizeof(*eth) < at && !(!length && ctx->gso_size)))
 		return DROP(INVALID);
-
-	packet->ip = ip;
-	packet->l4 = NULL;
-	packet->inner = NULL;
-	packet->inner_l4 = NULL;
-	packet->tcp_flags = 0;
-	packet->icmp_type = 0;
-	packet->tuple.saddr = ip->saddr;
-	packet->tuple.daddr = ip->daddr;
-	packet->tuple.proto = ip->proto;
 	if (ip->proto != PROTO_TCP && ip->proto != PROTO_UDP && ip->proto != PROTO_ICMP)
 		return PARSE_OPAQUE;
+	packet->tcp_flags = ip->proto == PROTO_TCP ? 0 : SEEN;
 	if (is_later_fragment(ip))
-		return fragment_ports(packet);
-	rc = parse_l4(&cursor, packet);
+		return fragment_ports(packet, ip);
+	rc = parse_l4(&cursor, packet, at);
 	if (!rc && is_first_fragment(ip))
-		rc = fragment_remember(packet);
+		rc = fragment_remember(packet, ip);
 	return rc;
 }
 
 /* Enough for all headers of an error about a packet, options on both. */
 #define PULL_MAX (sizeof(struct ethernet) + 60 + 8 + 60 + 20)
 
-/* Of what is returned with a reason only the reason may be read: a value that
- * is set for nothing, on each of the ways out, is most of what a parser costs.
- *
- * Parses, and where headers are not in the linear part of the buffer fetches
+/* Parses, and where headers are not in the linear part of the buffer fetches
  * them there and parses again. */
-INLINE int open_packet(struct __sk_buff *ctx, struct packet *packet, struct story *story)
+__noinline int open_at(struct __sk_buff *ctx, struct packet *packet)
 {
 	int rc = 0;
 
+	if (!packet)
+		return DROP(INVALID);
 #pragma clang loop unroll(disable)
 	for (int pulled = 0; pulled < 2; pulled++) {
 		__u32 linear, whole = ctx->len;
 
-		rc = parse(ctx, packet, story);
+		rc = parse(ctx, packet);
 		if (rc != DROP(TRUNCATED) && rc != DROP(INVALID))
 			break;
 		linear = CONTEXT_POINTER(ctx, data_end) - CONTEXT_POINTER(ctx, data);
@@ -338,10 +324,21 @@ INLINE int open_packet(struct __sk_buff *ctx, struct packet *packet, struct stor
 	return rc;
 }
 
+INLINE int open_packet(struct __sk_buff *ctx, struct packet *packet, struct story *story)
+{
+	int rc;
+
+	__builtin_memset(packet, 0, sizeof(*packet));
+	rc = open_at(ctx, packet);
+	story->saddr = packet->saddr;
+	return rc;
+}
+
 /* The packet of nearly all packets: TCP or UDP in one piece, without options,
  * with its headers at hand, in the middle of a flow. Anything else is left to
  * open_packet, which takes three times as long. */
-INLINE bool open_common(struct __sk_buff *ctx, struct packet *packet, struct story *story)
+INLINE bool open_common(struct __sk_buff *ctx, struct packet *packet, struct headers *headers,
+			struct story *story)
 {
 	struct cursor cursor = {
 		.at = CONTEXT_POINTER(ctx, data),
@@ -362,7 +359,7 @@ INLINE bool open_common(struct __sk_buff *ctx, struct packet *packet, struct sto
 	ports = take(&cursor, TCP_MIN);
 	if (!ports || length < sizeof(*ip) + TCP_MIN || length + sizeof(*eth) > ctx->len)
 		return false;
-	packet->tcp_flags = 0;
+	packet->tcp_flags = SEEN;
 	if (ip->proto == PROTO_TCP) {
 		packet->tcp_flags = ((__u8 *)ports)[TCP_FLAGS];
 		if (packet->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST))
@@ -370,16 +367,14 @@ INLINE bool open_common(struct __sk_buff *ctx, struct packet *packet, struct sto
 	} else if (ip->proto != PROTO_UDP) {
 		return false;
 	}
-	packet->eth = eth;
-	packet->ip = ip;
-	packet->l4 = ports;
-	packet->inner = NULL;
-	packet->inner_l4 = NULL;
-	packet->end = cursor.end;
-	packet->l4_offset = sizeof(struct ethernet) + sizeof(*ip);
-	packet->icmp_type = 0;
-	story->saddr = packet->tuple.saddr = ip->saddr;
-	story->daddr = packet->tuple.daddr = ip->daddr;
+	headers->ip = ip;
+	headers->l4 = ports;
+	headers->end = cursor.end;
+	packet->l4 = sizeof(*eth) + sizeof(*ip);
+	packet->inner = packet->inner_l4 = packet->icmp_type = 0;
+	packet->ttl = ip->ttl;
+	story->saddr = packet->saddr = packet->tuple.saddr = ip->saddr;
+	packet->daddr = packet->tuple.daddr = ip->daddr;
 	packet->tuple.proto = ip->proto;
 	packet->tuple.sport = ports->source;
 	packet->tuple.dport = ports->destination;

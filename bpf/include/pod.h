@@ -14,7 +14,7 @@ INLINE bool owns(__u32 id, __be32 addr, __u32 ifindex)
  * endpoint's id, 0 if the address is not this pod's. */
 INLINE __u32 sender(struct __sk_buff *ctx, const struct packet *packet, __u32 id)
 {
-	__be32 addr = packet->ip->saddr;
+	__be32 addr = packet->saddr;
 
 	if (owns(id, addr, ctx->ifindex))
 		return id;
@@ -49,7 +49,8 @@ INLINE int pod_begins(const struct packet *packet, struct flow *flow, __u32 self
 	return flow_enter(&packet->tuple, flow, vacant);
 }
 
-INLINE int pod_request(struct __sk_buff *ctx, const struct packet *packet, const struct flow *flow,
+INLINE int pod_request(struct __sk_buff *ctx, const struct packet *packet,
+		       const struct headers *headers, const struct flow *flow,
 		       struct story *story)
 {
 	struct tuple to = towards_backend(&packet->tuple, flow);
@@ -58,7 +59,7 @@ INLINE int pod_request(struct __sk_buff *ctx, const struct packet *packet, const
 
 	rc = deliverable(packet, flow->backend_ep, to.daddr, &pod);
 	if (!rc)
-		rc = rewrite(ctx, packet, &to);
+		rc = rewrite(ctx, packet, headers, &to);
 	if (rc || !pod)
 		return rc;
 	return deliver(ctx, pod, story);
@@ -66,7 +67,8 @@ INLINE int pod_request(struct __sk_buff *ctx, const struct packet *packet, const
 
 /* A reply takes the frontend's address only at the last step to its client: the
  * kernel would not route a packet that bears an address of its own. */
-INLINE int reply_to_pod(struct __sk_buff *ctx, const struct packet *packet, const struct flow *flow,
+INLINE int reply_to_pod(struct __sk_buff *ctx, const struct packet *packet,
+			const struct headers *headers, const struct flow *flow,
 			struct story *story)
 {
 	struct tuple to = towards_client(&packet->tuple, flow);
@@ -76,7 +78,7 @@ INLINE int reply_to_pod(struct __sk_buff *ctx, const struct packet *packet, cons
 	rc = deliverable(packet, flow->client_ep, to.daddr, &pod);
 	if (rc || !pod)
 		return rc;
-	rc = rewrite(ctx, packet, &to);
+	rc = rewrite(ctx, packet, headers, &to);
 	if (rc)
 		return rc;
 	return deliver(ctx, pod, story);
@@ -86,7 +88,7 @@ INLINE int reply_to_pod(struct __sk_buff *ctx, const struct packet *packet, cons
 INLINE int pass_untracked(struct __sk_buff *ctx, const struct packet *packet, struct story *story)
 {
 	struct endpoint *pod;
-	int rc = deliverable(packet, 0, packet->ip->daddr, &pod);
+	int rc = deliverable(packet, 0, packet->daddr, &pod);
 
 	if (rc || !pod)
 		return rc;
@@ -109,11 +111,11 @@ INLINE int pod_sends(struct __sk_buff *ctx, struct packet *packet, struct story 
 		return DROP(INVALID_SOURCE);
 
 	if (found.flow && found.way == WAY_REPLY) {
-		flow_touch(found.flow, WAY_REPLY, packet, story);
-		return reply_to_pod(ctx, packet, found.flow, story);
+		flow_touch(found.flow, WAY_REPLY, packet, &packet->tuple, story);
+		return reply_to_pod(ctx, packet, NULL, found.flow, story);
 	}
 	if (found.flow && !begins_anew(packet, found.flow)) {
-		flow_touch(found.flow, WAY_REQUEST, packet, story);
+		flow_touch(found.flow, WAY_REQUEST, packet, &packet->tuple, story);
 	} else if (begins_nothing(packet)) {
 		return pass_untracked(ctx, packet, story);
 	} else {
@@ -123,30 +125,31 @@ INLINE int pod_sends(struct __sk_buff *ctx, struct packet *packet, struct story 
 			return rc;
 		found.flow = &begun;
 	}
-	return pod_request(ctx, packet, found.flow, story);
+	return pod_request(ctx, packet, NULL, found.flow, story);
 }
 
 /* What most packets of a pod are: in the middle of a flow whose owner and whose
  * backend are as they were. False where anything is not so. */
 INLINE bool pod_sends_common(struct __sk_buff *ctx, struct story *story, int *verdict)
 {
+	struct headers headers;
 	struct packet packet;
 	struct ongoing found;
 
-	if (!open_common(ctx, &packet, story))
+	if (!open_common(ctx, &packet, &headers, story))
 		return false;
 	found = flow_find_common(&packet, SIDE_FRONTEND, story);
 	if (found.way == WAY_REQUEST) {
 		if (!owns(found.flow->client_ep, packet.tuple.saddr, ctx->ifindex) ||
 		    begins_anew(&packet, found.flow))
 			return false;
-		*verdict = pod_request(ctx, &packet, found.flow, story);
+		*verdict = pod_request(ctx, &packet, &headers, found.flow, story);
 		return true;
 	}
 	if (found.way == WAY_REPLY) {
 		if (!owns(found.flow->backend_ep, packet.tuple.saddr, ctx->ifindex))
 			return false;
-		*verdict = reply_to_pod(ctx, &packet, found.flow, story);
+		*verdict = reply_to_pod(ctx, &packet, &headers, found.flow, story);
 		return true;
 	}
 	return false;
@@ -158,13 +161,13 @@ INLINE int from_pod_packet(struct __sk_buff *ctx, struct story *story)
 	int rc = open_packet(ctx, &packet, story);
 
 	if (rc == PARSE_NOT_IPV4)
-		return packet.eth->type == bpf_htons(ETHERTYPE_ARP) ? 0 : DROP(UNSUPPORTED_L3);
+		return packet.type == bpf_htons(ETHERTYPE_ARP) ? 0 : DROP(UNSUPPORTED_L3);
 	if (rc < 0)
 		return rc;
 	if (rc == PARSE_OPAQUE) {
 		if (!sender(ctx, &packet, 0))
 			return DROP(INVALID_SOURCE);
-		if (packet.ip->proto != PROTO_ICMP)
+		if (packet.proto != PROTO_ICMP)
 			return DROP(UNKNOWN_PROTOCOL);
 		return pass_untracked(ctx, &packet, story);
 	}
@@ -180,10 +183,10 @@ INLINE int pod_receives(struct __sk_buff *ctx, struct packet *packet, struct sto
 	if (found.flow) {
 		struct tuple to = packet->tuple;
 
-		flow_touch(found.flow, found.way, packet, story);
+		flow_touch(found.flow, found.way, packet, &packet->tuple, story);
 		if (found.way == WAY_REPLY)
 			to = towards_client(&packet->tuple, found.flow);
-		return rewrite(ctx, packet, &to);
+		return rewrite(ctx, packet, NULL, &to);
 	}
 	if (begins_nothing(packet))
 		return 0;
@@ -204,7 +207,7 @@ INLINE int to_pod_packet(struct __sk_buff *ctx, struct story *story)
 	if (rc < 0)
 		return rc;
 	if (rc == PARSE_OPAQUE)
-		return packet.ip->proto == PROTO_ICMP ? 0 : DROP(UNKNOWN_PROTOCOL);
+		return packet.proto == PROTO_ICMP ? 0 : DROP(UNKNOWN_PROTOCOL);
 	return pod_receives(ctx, &packet, story);
 }
 
@@ -228,7 +231,6 @@ INLINE int from_host_packet(struct __sk_buff *ctx, struct story *story)
 	if (!ip)
 		return DROP(TRUNCATED);
 	story->saddr = ip->saddr;
-	story->daddr = ip->daddr;
 	if (!is_local_pod(ip->daddr))
 		return 0;
 	id = endpoint_id(ip->daddr);

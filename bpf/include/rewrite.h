@@ -48,17 +48,18 @@ INLINE __u64 port_diff(const struct tuple *from, const struct tuple *to)
 
 /* TCP and UDP: ports, and the checksum at offset check of the header. */
 INLINE int rewrite_ports(struct __sk_buff *ctx, const struct packet *packet,
-			 const struct tuple *to, __u32 check, bool optional)
+			 const struct headers *headers, const struct tuple *to,
+			 __u32 check, bool optional)
 {
 	const struct tuple *from = &packet->tuple;
 	__u64 addresses = address_diff(from, to), ports = port_diff(from, to);
-	struct ports *header = packet->l4;
-	__u32 offset = packet->l4_offset + check;
+	struct ports *header = headers->l4;
+	__u32 offset = packet->l4 + check;
 	enum summed state = summed(ctx);
 	__u64 flags = optional ? BPF_F_MARK_MANGLED_0 : 0;
-	__u16 *sum = packet->l4 + check;
+	__u16 *sum = headers->l4 + check;
 
-	if ((void *)(sum + 1) > packet->end)
+	if ((void *)(sum + 1) > headers->end)
 		return DROP(WRITE);
 	header->source = to->sport;
 	header->destination = to->dport;
@@ -96,16 +97,17 @@ INLINE int rewrite_echo(void *header, void *end, const struct tuple *from, const
 	return 0;
 }
 
-INLINE int rewrite_packet(struct __sk_buff *ctx, const struct packet *packet, const struct tuple *to)
+INLINE int rewrite_packet(struct __sk_buff *ctx, const struct packet *packet,
+			  const struct headers *headers, const struct tuple *to)
 {
-	rewrite_addresses(packet->ip, to->saddr, to->daddr);
+	rewrite_addresses(headers->ip, to->saddr, to->daddr);
 	if (is_headless(packet))
 		return 0;
 	switch (to->proto) {
 	case PROTO_TCP:
-		return rewrite_ports(ctx, packet, to, TCP_CHECK, false);
+		return rewrite_ports(ctx, packet, headers, to, TCP_CHECK, false);
 	case PROTO_UDP:
-		return rewrite_ports(ctx, packet, to, UDP_CHECK, true);
+		return rewrite_ports(ctx, packet, headers, to, UDP_CHECK, true);
 	}
-	return rewrite_echo(packet->l4, packet->end, &packet->tuple, to);
+	return rewrite_echo(headers->l4, headers->end, &packet->tuple, to);
 }
