@@ -179,6 +179,9 @@ func commandOf(pid int) string {
 // kernel has no better way.
 const killPoll = 2 * time.Millisecond
 
+// killTime is how long a killed process may take to end.
+const killTime = 10 * time.Second
+
 // endProcesses sends SIGTERM to all, and SIGKILL to those that are left after
 // grace. verify is asked once more after the process is held, since a number
 // may have gone to another process. It returns when all have ended.
@@ -214,8 +217,9 @@ func endProcesses(ctx context.Context, pids []int, grace time.Duration, verify f
 		return nil
 	}
 	signalAll(unix.SIGKILL)
-	// One that sleeps in the kernel ends when it wakes; it will not run again.
-	if !waitEnded(ctx, held, time.Second) {
+	// One that sleeps in the kernel ends when it wakes; it will not run again. The
+	// first process of a PID namespace ends after all others of it.
+	if !waitEnded(ctx, held, killTime) {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
