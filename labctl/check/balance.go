@@ -21,8 +21,9 @@ type balanced struct {
 	protocol string
 	// full means that every backend was drawn.
 	full bool
-	// outside means that packets come to the node that balances, which drops them
-	// where there is no backend; within the caller's socket is refused at once.
+	// outside means that packets come to the node that balances. Where there is no
+	// backend it answers them with an ICMP error, which may be lost on its way;
+	// within the cluster the caller's socket is refused at once.
 	outside bool
 	row     int
 }
