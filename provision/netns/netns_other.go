@@ -22,10 +22,10 @@ func New(Options) *Provider { return &Provider{} }
 // Name returns "netns".
 func (*Provider) Name() string { return Name }
 
-const cure = "labctl up --provider vagrant"
+const cure = "run labctl on a Linux machine or in a Linux VM"
 
 func unsupported() error {
-	return fmt.Errorf("network namespaces on %s: %w (use VMs: %s)", runtime.GOOS, provision.ErrUnsupported, cure)
+	return fmt.Errorf("network namespaces on %s: %w (%s)", runtime.GOOS, provision.ErrUnsupported, cure)
 }
 
 // Preflight finds the one thing that is missing.

@@ -86,7 +86,7 @@ func (p *Provider) tryLinks(t *topo.Topology) []provision.Finding {
 	})
 	if err != nil {
 		return append(findings, provision.Finding{Severity: provision.Missing, Subject: "namespaces",
-			Detail: err.Error(), Cure: "use a kernel with CONFIG_NET_NS, CONFIG_UTS_NS, or the VMs: labctl up --provider vagrant", Err: class(err)})
+			Detail: err.Error(), Cure: "use a kernel with CONFIG_NET_NS, CONFIG_UTS_NS", Err: class(err)})
 	}
 	return findings
 }

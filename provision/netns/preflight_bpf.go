@@ -36,7 +36,7 @@ func (p *Provider) tryBPF(t *topo.Topology) []provision.Finding {
 	}
 }
 
-const otherKernel = "use a kernel with %s, or the VMs: labctl up --provider vagrant"
+const otherKernel = "use a kernel with %s"
 
 // lacks is a finding of what is not there.
 func lacks(severity provision.Severity, subject string, err error, cure string) provision.Finding {

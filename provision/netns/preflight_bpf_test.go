@@ -31,9 +31,9 @@ func TestJudgeBPF(t *testing.T) {
 		{judgeBPF(provision.Missing, os.NewSyscallError("bpf", unix.EPERM)),
 			"missing BPF: bpf: operation not permitted (give this container or session CAP_BPF and bpf(2), such as docker run --privileged --ulimit memlock=-1)", provision.ErrPermission},
 		{judgeBPF(provision.Warning, unix.ENOSYS),
-			"warning BPF: function not implemented" + no + " (use a kernel with CONFIG_BPF_SYSCALL, or the VMs: labctl up --provider vagrant)", nil},
+			"warning BPF: function not implemented" + no + " (use a kernel with CONFIG_BPF_SYSCALL)", nil},
 		{judgePins(provision.Missing, unix.ENODEV),
-			"missing BPF file system: no such device (use a kernel with CONFIG_BPF_SYSCALL, or the VMs: labctl up --provider vagrant)", provision.ErrUnsupported},
+			"missing BPF file system: no such device (use a kernel with CONFIG_BPF_SYSCALL)", provision.ErrUnsupported},
 		{judgePins(provision.Missing, unix.EPERM), "missing BPF file system: operation not permitted (" + rightsCure() + ")", provision.ErrPermission},
 		{judgeHooks(provision.Missing, nil, lacks), "ok BPF on links: TCX ()", nil},
 		{judgeHooks(provision.Missing, unix.EINVAL, works), "ok BPF on links: clsact; TCX comes with Linux 6.6 ()", nil},
@@ -41,7 +41,7 @@ func TestJudgeBPF(t *testing.T) {
 			"missing BPF on links: neither TCX (Linux 6.6) nor clsact: no such file or directory (sudo modprobe sch_ingress cls_bpf)", provision.ErrUnsupported},
 		{judgeTypes(true), "ok BTF: /sys/kernel/btf/vmlinux ()", nil},
 		{judgeTypes(false), "warning BTF: no /sys/kernel/btf/vmlinux: programs that read the kernel's own structures do not load, labctl's own do " +
-			"(use a kernel with CONFIG_DEBUG_INFO_BTF, or the VMs: labctl up --provider vagrant)", nil},
+			"(use a kernel with CONFIG_DEBUG_INFO_BTF)", nil},
 		{judgeCgroups("/cg", nil), "ok cgroup2: /cg ()", nil},
 		{judgeCgroups("", unix.EPERM), "warning cgroup2: operation not permitted: services are balanced by tc only, not at the socket " +
 			"(give this container a cgroup hierarchy of its own, such as docker run --privileged --cgroupns private)", nil},
