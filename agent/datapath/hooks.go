@@ -187,7 +187,7 @@ func (h *hooks) detach(keep func(name string) bool) error {
 			_ = held.Close()
 			delete(h.held, name)
 		}
-		failed = errors.Join(failed, h.pins.remove(linksDir, name))
+		failed = errors.Join(failed, h.pins.detach(name))
 	}
 	return errors.Join(failed, h.filters.detach(func(p point) bool { return keep(p.name()) && !h.tcx }))
 }

@@ -9,6 +9,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 )
 
 // Names below the pin directory.
@@ -68,6 +72,19 @@ func (p pins) remove(dir, name string) error {
 		return fmt.Errorf("remove the pin of %s: %w", name, err)
 	}
 	return nil
+}
+
+// detach ends a pinned link at once: one that merely loses its last pin ends only
+// when the kernel comes to it.
+func (p pins) detach(name string) error {
+	if l, err := link.LoadPinnedLink(p.path(linksDir, name), nil); err == nil {
+		err = l.Detach()
+		_ = l.Close()
+		if err != nil && !errors.Is(err, ebpf.ErrNotSupported) && !errors.Is(err, unix.ENOLINK) {
+			return fmt.Errorf("detach %s: %w", name, err)
+		}
+	}
+	return p.remove(linksDir, name)
 }
 
 // pinnable is a map, a program or a link.
