@@ -18,22 +18,19 @@ type wire struct {
 	broken atomic.Bool  // a read has failed, so what was read may not be all
 
 	mu    sync.Mutex
-	first []byte
+	first string // its first line that is not SSH's version
+	rest  []byte // the line that is not yet whole
+	isSSH bool   // its version has come
 }
 
-// greetingSize is how much of the peer's first words is kept: a version line of
-// SSH has at most 255 bytes.
-const greetingSize = 512
+// lineSize is how long a line before or with the version may be, RFC 4253, 4.2.
+const lineSize = 255
 
 func (w *wire) Read(p []byte) (int, error) {
 	n, err := w.Conn.Read(p)
 	if n > 0 {
 		w.heard.Store(int64(time.Since(w.start)))
-		w.mu.Lock()
-		if room := greetingSize - len(w.first); room > 0 {
-			w.first = append(w.first, p[:min(n, room)]...)
-		}
-		w.mu.Unlock()
+		w.greeted(p[:n])
 	}
 	if err != nil {
 		w.broken.Store(true)
@@ -44,19 +41,31 @@ func (w *wire) Read(p []byte) (int, error) {
 // silence is for how long nothing has come.
 func (w *wire) silence() time.Duration { return time.Since(w.start) - time.Duration(w.heard.Load()) }
 
+// greeted looks for the version in what the peer says first.
+func (w *wire) greeted(p []byte) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.isSSH {
+		return
+	}
+	w.rest = append(w.rest, p...)
+	for !w.isSSH && len(w.rest) > 0 {
+		line, rest, whole := bytes.Cut(w.rest, []byte("\n"))
+		w.isSSH = bytes.HasPrefix(line, []byte("SSH-"))
+		if !whole && len(line) < lineSize {
+			break
+		}
+		if w.first == "" && !w.isSSH {
+			w.first = strings.TrimSpace(string(line))
+		}
+		w.rest = rest
+	}
+}
+
 // greeting returns the peer's first line, and whether it speaks SSH (it may say
 // other lines before its version). An unfinished line says nothing yet.
 func (w *wire) greeting() (first string, isSSH bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for l := range bytes.Lines(w.first) {
-		if bytes.HasPrefix(l, []byte("SSH-")) {
-			return string(l), true
-		}
-	}
-	l, _, ended := bytes.Cut(w.first, []byte("\n"))
-	if !ended && len(w.first) < greetingSize {
-		return "", false
-	}
-	return strings.TrimSpace(string(l)), false
+	return w.first, w.isSSH
 }

@@ -80,8 +80,9 @@ func (d *Daemon) write(name string, content []byte) {
 // Start starts it, where it was stopped, on the same port with the same host key.
 func (d *Daemon) Start() {
 	d.t.Helper()
-	// sshd wants /run/sshd, which systemd makes elsewhere.
-	script := `mount -t tmpfs tmpfs /run && mkdir /run/sshd && exec /usr/sbin/sshd -D -e -f "$1"`
+	// sshd wants /run/sshd, which systemd makes elsewhere; what root's shell reads
+	// when it starts is this machine's affair.
+	script := `mount -t tmpfs tmpfs /run && mkdir /run/sshd && mount -t tmpfs tmpfs /root && exec /usr/sbin/sshd -D -e -f "$1"`
 	d.cmd = exec.Command("unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc",
 		"sh", "-c", script, "sh", filepath.Join(d.dir, "sshd_config"))
 	d.cmd.Stdout, d.cmd.Stderr = &d.log, &d.log
