@@ -26,16 +26,6 @@ func to(t *testing.T, d *sshtest.Daemon) Config {
 	}
 }
 
-func dial(t *testing.T, config Config) *Client {
-	t.Helper()
-	c, err := Dial(t.Context(), config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	return c
-}
-
 func output(t *testing.T, c *Client, argv ...string) string {
 	t.Helper()
 	var out, errs bytes.Buffer
