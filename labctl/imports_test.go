@@ -32,6 +32,8 @@ var mayImport = []struct {
 	{"provision/netns", []string{"provision", "topologies", "agent/rtnl", "agent/mounts"}},
 	{"provision", []string{"provision", "topologies"}},
 	{"labctl/ui", nil},
+	{"labctl/lang", nil},
+	{"labctl/explain", []string{"topologies", "agent/api", "labctl/lang"}},
 	{"labctl/graph", []string{"topologies/topo"}},
 	{"labctl/check", []string{"topologies", "agent/api"}},
 	{"labctl/parity", []string{"labctl/check"}},
