@@ -18,6 +18,7 @@ import (
 
 	"github.com/native-routing/labctl/agent/embedded"
 	"github.com/native-routing/labctl/labctl/lab"
+	"github.com/native-routing/labctl/labctl/lang"
 	"github.com/native-routing/labctl/labctl/manifest"
 	"github.com/native-routing/labctl/labctl/ui"
 	"github.com/native-routing/labctl/labctl/workload"
@@ -121,6 +122,8 @@ type app struct {
 	dataDir  string
 	runDir   string
 	quiet    bool
+	// say puts sentences into the student's language.
+	say lang.Printer
 }
 
 func newRoot(a *app) *cobra.Command {
@@ -142,7 +145,7 @@ func newRoot(a *app) *cobra.Command {
 		return usageError{fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath())}
 	})
 	for _, c := range []func(*app) *cobra.Command{
-		newUp, newDown, newStatus, newVerify, newGet, newApply, newDelete, newExec, newSSH, newDbg, newDoctor, newTopology, newVersion,
+		newUp, newDown, newStatus, newStage, newVerify, newGet, newApply, newDelete, newExec, newSSH, newDbg, newDoctor, newTopology, newVersion,
 	} {
 		root.AddCommand(c(a))
 	}
