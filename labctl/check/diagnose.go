@@ -113,7 +113,7 @@ func (v *verification) holdsMAC(node, mac string) bool {
 // last seen. A packet that goes round ends wherever its TTL does, and one whose
 // next hop is silent is sent if the sender still remembers who that was.
 func (l loss) agrees(way path.Path) bool {
-	last := way.Last()
+	last := way.End().Last()
 	switch {
 	case way.Fate == path.Looped:
 		return true
@@ -145,15 +145,23 @@ func (v *verification) unexplained(l loss) Cause {
 // why explains a way that does not arrive: by the first node on it that routes
 // otherwise than it should, and else by the node where it ends.
 func (v *verification) why(way path.Path) []Cause {
-	last := way.Last()
-	effect := effectOf(way)
+	effect := effectOf(way.End())
 	for _, hop := range way.Hops {
 		if causes := v.misrouted(hop, way.To); len(causes) > 0 {
 			return with(causes, effect)
 		}
+		if causes := v.miscarried(hop); len(causes) > 0 {
+			return with(causes, effect)
+		}
 	}
+	if end := way.End(); len(end.Hops) > 0 && end.To != way.To { // what carried it did not arrive
+		return v.why(end)
+	}
+	last := way.Last()
 	node, _ := v.observed.Node(last.Node)
 	switch way.Fate {
+	case path.NotUnpacked:
+		return v.tunnelEnd(last)
 	case path.NotForwarded, path.Filtered:
 		return forwardingCauses(node)
 	case path.SilentNextHop:
@@ -165,6 +173,32 @@ func (v *verification) why(way path.Path) []Cause {
 		return v.silent(last, way.To)
 	}
 	return []Cause{v.neverRouted(node, way)}
+}
+
+// miscarried says what is wrong with the tunnel that a hop leads into.
+func (v *verification) miscarried(hop path.Hop) []Cause {
+	seen, _ := v.observed.Node(hop.Node)
+	want, _ := v.healthy.Node(hop.Node)
+	have, exists := seen.Link(hop.Out)
+	healthy, known := want.Link(hop.Out)
+	if !exists || !known {
+		return nil
+	}
+	return tunnelCauses(hop.Node, healthy, have)
+}
+
+// tunnelEnd explains a packet that nobody unpacks where it was carried to.
+func (v *verification) tunnelEnd(from path.Hop) []Cause {
+	node := from.Carrier.Last().Node
+	want, _ := v.healthy.Node(node)
+	have, _ := v.observed.Node(node)
+	for _, link := range want.Links {
+		if link.Tunnel != nil {
+			seen, exists := have.Link(link.Name)
+			return linkCauses(node, link, seen, exists)
+		}
+	}
+	return []Cause{{Node: from.Node, Reason: fmt.Sprintf("carries to %s what has no tunnel to be unpacked from", node), Cure: "labctl status " + from.Node}}
 }
 
 func with(causes []Cause, effect string) []Cause {

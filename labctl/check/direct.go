@@ -239,7 +239,7 @@ func (s *services) foreseen(f flow) verdict {
 }
 
 func (s *services) foreseenLoss(f flow, way path.Path, reply bool) verdict {
-	last := way.Last()
+	last := way.End().Last()
 	l := loss{packet: packet{way.Hops[0].Node, way.Source, way.To}, node: last.Node, device: cmp.Or(last.Out, last.In), leaving: last.Out != "", reply: reply}
 	v := verdict{outcome: Failed, seen: l.String(), reasons: s.why(way)}
 	if l.matches(f.exception) {
