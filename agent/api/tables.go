@@ -50,7 +50,7 @@ type Forward struct {
 	Device string     `json:"device"`
 	MAC    string     `json:"mac"`
 	Remote netip.Addr `json:"remote,omitzero"`
-	State  string     `json:"state"` // as in [Neighbour]
+	State  string     `json:"state,omitempty"` // permanent, static or stale; empty for one that is in use
 }
 
 // Route is one entry of a routing table.

@@ -255,7 +255,7 @@ func forwards(h *netlink.Handle, link api.Link) ([]api.Forward, error) {
 	var list []api.Forward
 	for _, n := range found {
 		if n.LinkIndex == link.Index && len(n.IP) > 0 {
-			list = append(list, api.Forward{Device: link.Name, MAC: n.HardwareAddr.String(), Remote: toAddr(n.IP), State: neighbourState(n.State)})
+			list = append(list, api.Forward{Device: link.Name, MAC: n.HardwareAddr.String(), Remote: toAddr(n.IP), State: forwardState(n.State)})
 		}
 	}
 	slices.SortFunc(list, func(a, b api.Forward) int {
