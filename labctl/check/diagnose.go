@@ -57,6 +57,11 @@ func (v *verification) secondHolders(a netip.Addr) []Cause {
 // main table does: a rule or another table is in force there.
 func (v *verification) overruled(way path.Path) []Cause {
 	for _, hop := range way.Hops {
+		if hop.Carrier != nil {
+			if causes := v.overruled(*hop.Carrier); len(causes) > 0 {
+				return causes
+			}
+		}
 		node, _ := v.observed.Node(hop.Node)
 		got, asked := v.decision(hop.Node, way.To)
 		if d := node.Lookup(way.To); asked && !agrees(node, d, got) {
@@ -71,6 +76,11 @@ func (v *verification) overruled(way path.Path) []Cause {
 // hop, where the packet was last seen.
 func (v *verification) wrongNeighbour(l loss, way path.Path) []Cause {
 	for _, hop := range way.Hops {
+		if hop.Carrier != nil {
+			if causes := v.wrongNeighbour(l, *hop.Carrier); len(causes) > 0 {
+				return causes
+			}
+		}
 		next := hop.NextHop.Via
 		if !next.IsValid() {
 			next = way.To
@@ -120,7 +130,7 @@ func (l loss) agrees(way path.Path) bool {
 	case last.Node != l.node:
 		return false
 	case l.leaving:
-		return last.Out == l.device && (way.Fate == path.LeftLab || way.Fate == path.SilentNextHop)
+		return last.Out == l.device && (way.Fate == path.LeftLab || way.Fate == path.SilentNextHop || way.Fate == path.Uncarried)
 	}
 	return way.Fate != path.LeftLab
 }
@@ -154,14 +164,15 @@ func (v *verification) why(way path.Path) []Cause {
 			return with(causes, effect)
 		}
 	}
-	if end := way.End(); len(end.Hops) > 0 && end.To != way.To { // what carried it did not arrive
-		return v.why(end)
-	}
 	last := way.Last()
+	switch {
+	case way.Fate == path.NotUnpacked:
+		return v.tunnelEnd(last)
+	case last.Carrier != nil: // it shares that one's fate
+		return v.why(*last.Carrier)
+	}
 	node, _ := v.observed.Node(last.Node)
 	switch way.Fate {
-	case path.NotUnpacked:
-		return v.tunnelEnd(last)
 	case path.NotForwarded, path.Filtered:
 		return forwardingCauses(node)
 	case path.SilentNextHop:
@@ -334,6 +345,10 @@ func (v *verification) detours(way path.Path) []Cause {
 	var causes []Cause
 	for _, hop := range way.Hops {
 		causes = append(causes, v.misrouted(hop, way.To)...)
+		causes = append(causes, v.miscarried(hop)...)
+		if hop.Carrier != nil {
+			causes = append(causes, v.detours(*hop.Carrier)...)
+		}
 	}
 	return append(causes, v.shrunk(way)...)
 }

@@ -147,8 +147,8 @@ func (s *services) met(f flow) []string {
 	nodes := []string{f.from.node}
 	for _, way := range f.ways() {
 		for _, p := range append([]path.Path{way}, s.healthy.Reply(way)...) {
-			for _, hop := range p.Hops {
-				nodes = include(nodes, hop.Node)
+			for _, node := range p.Nodes() {
+				nodes = include(nodes, node)
 			}
 		}
 	}

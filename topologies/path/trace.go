@@ -53,12 +53,31 @@ type Hop struct {
 func (p Path) Last() Hop { return p.Hops[len(p.Hops)-1] }
 
 // End is the way at whose last hop the packet is in truth when its own ends: that
-// of the packet which carries it, where that one did not arrive.
+// of the packet which carries it, where nobody took it out of there.
 func (p Path) End() Path {
-	if carrier := p.Last().Carrier; carrier != nil && carrier.Fate != Delivered {
+	if carrier := p.Last().Carrier; carrier != nil {
 		return carrier.End()
 	}
 	return p
+}
+
+// Nodes are all that handle the packet or one that carries it, in their order.
+func (p Path) Nodes() []string {
+	var nodes []string
+	add := func(name string) {
+		if !slices.Contains(nodes, name) {
+			nodes = append(nodes, name)
+		}
+	}
+	for _, h := range p.Hops {
+		add(h.Node)
+		if h.Carrier != nil {
+			for _, name := range h.Carrier.Nodes() {
+				add(name)
+			}
+		}
+	}
+	return nodes
 }
 
 // maxPaths bounds the ways that equal-cost routes multiply into.
