@@ -34,6 +34,8 @@ var mayImport = []struct {
 	{"labctl/ui", nil},
 	{"labctl/graph", []string{"topologies/topo"}},
 	{"labctl/check", []string{"topologies", "agent/api"}},
+	{"labctl/capture/filter", nil},
+	{"labctl/capture", []string{"agent/api"}},
 	{"labctl/ladder", []string{"agent/api"}},
 	{"labctl/kubectl", []string{"topologies/topo", "agent/api", "labctl/workload", "labctl/manifest", "labctl/ui"}},
 	{"labctl/manifest", []string{"agent/api"}},
