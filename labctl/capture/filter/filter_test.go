@@ -6,41 +6,21 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
 	"github.com/gopacket/gopacket/pcapgo"
 	"golang.org/x/net/bpf"
+
+	"github.com/native-routing/labctl/labctl/capture/capturetest"
 )
 
-// file writes packets of a link as a pcap file, the time of each being its number.
 func file(t testing.TB, link Link, packets [][]byte) string {
-	t.Helper()
 	types := map[Link]layers.LinkType{Ethernet: layers.LinkTypeEthernet, Raw: layers.LinkTypeRaw}
-	path := filepath.Join(t.TempDir(), "packets.pcap")
-	out, err := os.Create(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer out.Close()
-	w := pcapgo.NewWriter(out)
-	if err := w.WriteFileHeader(65535, types[link]); err != nil {
-		t.Fatal(err)
-	}
-	for i, p := range packets {
-		info := gopacket.CaptureInfo{Timestamp: time.Unix(int64(i), 0), CaptureLength: len(p), Length: len(p)}
-		if err := w.WritePacket(info, p); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return path
+	return capturetest.File(t, types[link], packets)
 }
 
 // tcpdump says which packets of a file pass an expression, by the program before
@@ -123,7 +103,7 @@ var expressions = []string{
 }
 
 func TestPacketsFareAsWithTcpdump(t *testing.T) {
-	for link, packets := range map[Link][][]byte{Ethernet: frames(t), Raw: datagrams(t)} {
+	for link, packets := range map[Link][][]byte{Ethernet: capturetest.Frames(t), Raw: capturetest.Datagrams(t)} {
 		path := file(t, link, packets)
 		told := 0
 		for _, e := range expressions {
@@ -189,7 +169,7 @@ func random(r *rand.Rand, depth int) string {
 }
 
 func TestRandomExpressionsFareAsWithTcpdump(t *testing.T) {
-	packets := frames(t)
+	packets := capturetest.Frames(t)
 	path := file(t, Ethernet, packets)
 	for seed := range uint64(150) {
 		e := random(rand.New(rand.NewPCG(seed, 5)), 5)
@@ -212,7 +192,7 @@ func TestRandomExpressionsFareAsWithTcpdump(t *testing.T) {
 
 // A program with jumps that are longer than a conditional jump reaches.
 func TestLongExpression(t *testing.T) {
-	packets := frames(t)
+	packets := capturetest.Frames(t)
 	path := file(t, Ethernet, packets)
 	var parts []string
 	for i := range 70 {
@@ -278,7 +258,7 @@ func TestMistakesPointToTheWord(t *testing.T) {
 }
 
 func TestNamesOfTheLab(t *testing.T) {
-	packets := frames(t)
+	packets := capturetest.Frames(t)
 	named, err := Parse("host k8s-ctr and icmp", names)
 	if err != nil {
 		t.Fatal(err)
