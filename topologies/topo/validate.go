@@ -45,7 +45,7 @@ func validate(s *source, t *Topology) {
 		c.clusterRanges, c.nativeRouting, c.skipUnreachable, c.mapSizes,
 		c.overlaps, c.podOverlaps,
 		c.routes, c.stageReferences, c.stageRoutes, c.exceptions,
-		c.resources, c.sshPorts, c.workloads, c.vagrant,
+		c.resources, c.sshPorts, c.workloads, c.vagrant, c.inventory,
 	} {
 		rule()
 	}
