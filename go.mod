@@ -29,6 +29,7 @@ require (
 	github.com/agnivade/levenshtein v1.2.2
 	github.com/cilium/ebpf v0.22.0
 	github.com/prometheus/common v0.73.1
+	golang.org/x/crypto v0.58.0
 )
 
 require (
