@@ -28,6 +28,16 @@ func toServer(t *testing.T, s *sshtest.Server) Config {
 	}
 }
 
+func dial(t *testing.T, config Config) *Client {
+	t.Helper()
+	c, err := Dial(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
 // reset closes a connection as a machine does that does not listen.
 func reset(conn net.Conn) bool {
 	_ = conn.(*net.TCPConn).SetLinger(0)

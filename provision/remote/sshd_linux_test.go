@@ -3,17 +3,16 @@ package remote
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/native-routing/labctl/provision"
+	"github.com/native-routing/labctl/provision/providertest"
 	"github.com/native-routing/labctl/provision/remote/sshtest"
 )
 
@@ -24,16 +23,6 @@ func to(t *testing.T, d *sshtest.Daemon) Config {
 		Node: "k8s-ctr", Host: "127.0.0.1", Port: d.Port, KeyFile: d.Client.File,
 		KnownHosts: filepath.Join(t.TempDir(), "known_hosts"), Patience: 20 * time.Second,
 	}
-}
-
-func dial(t *testing.T, config Config) *Client {
-	t.Helper()
-	c, err := Dial(t.Context(), config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	return c
 }
 
 func output(t *testing.T, c *Client, argv ...string) string {
@@ -47,57 +36,7 @@ func output(t *testing.T, c *Client, argv ...string) string {
 
 func TestRunOnSSHD(t *testing.T) {
 	t.Parallel()
-	c := dial(t, to(t, sshtest.NewDaemon(t)))
-	for _, test := range []struct {
-		argv   []string
-		code   int
-		signal string
-	}{
-		{[]string{"sh", "-c", "exit 0"}, 0, ""},
-		{[]string{"sh", "-c", "exit 1"}, 1, ""},
-		{[]string{"sh", "-c", "exit 42"}, 42, ""},
-		{[]string{"sh", "-c", "kill -TERM $$"}, 143, "SIGTERM"},
-		{[]string{"sh", "-c", "kill -KILL $$"}, 137, "SIGKILL"},
-		{[]string{"no-such-command"}, 127, ""},
-		{[]string{"/no/such/command"}, 127, ""},
-	} {
-		err := c.Run(t.Context(), provision.Command{Argv: test.argv})
-		exit := &provision.ExitError{}
-		if err != nil && !errors.As(err, &exit) {
-			t.Errorf("%q: %v, want an ExitError", test.argv, err)
-		}
-		if exit.Code != test.code || exit.Signal != test.signal {
-			t.Errorf("%q: %+v, want code %d signal %q", test.argv, exit, test.code, test.signal)
-		}
-		if (test.code == 127) != errors.Is(err, exec.ErrNotFound) {
-			t.Errorf("%q: %v", test.argv, err)
-		}
-	}
-	var out, errs bytes.Buffer
-	err := c.Run(t.Context(), provision.Command{
-		Argv: []string{"sh", "-c", `cat; echo "$MINE"; echo e >&2`}, Env: []string{"MINE=it's $HOME\n"},
-		Stdin: strings.NewReader("in\n"), Stdout: &out, Stderr: &errs,
-	})
-	if err != nil || out.String() != "in\nit's $HOME\n\n" || errs.String() != "e\n" {
-		t.Errorf("%v: %q %q", err, out.String(), errs.String())
-	}
-	much := make([]byte, 10_000_000)
-	for i := range much {
-		much[i] = byte(i * i >> 7)
-	}
-	out.Reset()
-	if err := c.Run(t.Context(), provision.Command{Argv: []string{"cat"}, Stdin: bytes.NewReader(much), Stdout: &out}); err != nil {
-		t.Fatal(err)
-	}
-	if sha256.Sum256(out.Bytes()) != sha256.Sum256(much) {
-		t.Errorf("%d bytes came back, of %d", out.Len(), len(much))
-	}
-	// Input that never ends must not keep a command that has.
-	r, w := io.Pipe()
-	defer w.Close()
-	if err := c.Run(t.Context(), provision.Command{Argv: []string{"true"}, Stdin: r}); err != nil {
-		t.Error(err)
-	}
+	providertest.Commands(t, dial(t, to(t, sshtest.NewDaemon(t))))
 }
 
 func TestCancelLeavesNoProcess(t *testing.T) {

@@ -127,6 +127,22 @@ func (d *Daemon) ChangeHostKey() {
 	d.Start()
 }
 
+// AddHostKey has it offer one more host key, of a type of ssh-keygen -t.
+func (d *Daemon) AddHostKey(kind string) {
+	d.t.Helper()
+	d.Stop()
+	file := filepath.Join(d.dir, "host_"+kind)
+	if out, err := exec.Command("ssh-keygen", "-q", "-t", kind, "-N", "", "-f", file).CombinedOutput(); err != nil {
+		d.t.Fatalf("%v: %s", err, out)
+	}
+	config, err := os.ReadFile(filepath.Join(d.dir, "sshd_config"))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.write("sshd_config", append(config, "HostKey "+file+"\n"...))
+	d.Start()
+}
+
 func (d *Daemon) wait(condition func() bool, what string) {
 	d.t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); !condition(); time.Sleep(5 * time.Millisecond) {
