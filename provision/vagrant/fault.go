@@ -116,11 +116,15 @@ func (f *failure) perMachine() map[string]string {
 	return texts
 }
 
-// gist is the sentence that says most: the last paragraph that is no
-// boilerplate is often a list, so the first one it is, on one line.
+// gist is what says most: the first paragraph, with the next one where that
+// only announces it, on one line.
 func gist(text string) string {
 	const most = 240
-	first, _, _ := strings.Cut(strings.TrimSpace(text), "\n\n")
+	first, rest, _ := strings.Cut(strings.TrimSpace(text), "\n\n")
+	if strings.HasSuffix(first, ":") {
+		next, _, _ := strings.Cut(strings.TrimSpace(rest), "\n\n")
+		first += " " + next
+	}
 	first = strings.Join(strings.Fields(first), " ")
 	if len(first) > most {
 		first = strings.ToValidUTF8(first[:most], "") + "…"

@@ -48,7 +48,7 @@ var known = []struct {
 		class: permission{ErrLibvirt}, cure: say(cureGroup)},
 	{says: regexp.MustCompile(`Error while connecting to Libvirt|virConnectOpen failed`),
 		class: ErrLibvirt, cure: say(cureLibvirt)},
-	{says: regexp.MustCompile(`provider 'libvirt' could not be found`),
+	{says: regexp.MustCompile(`provider 'libvirt' could not be found, but was requested`),
 		class: ErrPlugin, cure: say(curePlugin)},
 
 	{says: regexp.MustCompile(`version of VirtualBox installed that is not supported`),
@@ -80,7 +80,7 @@ var known = []struct {
 		class: ErrBox, cure: func(c cures, _ []string) string {
 			return "the box " + c.box + " has no version " + c.boxVersion + " for " + c.provider + ": name another in providers.vagrant.boxVersion"
 		}},
-	{says: regexp.MustCompile(`could not be found or could not be accessed in the remote catalog|error occurred while downloading the (?:remote file|metadata)|box '[^']*'.* (?:could not be found|does not exist|isn't installed)|download was interrupted by an external signal|does not match the expected checksum`),
+	{says: regexp.MustCompile(`could not be found or could not be accessed in the remote catalog|error (?:occurred )?while downloading the (?:remote file|metadata)|box '[^']*'.* (?:could not be found|does not exist|isn't installed)|download was interrupted by an external signal|does not match the expected checksum`),
 		class: ErrBox, cure: func(c cures, _ []string) string {
 			return "with a network: " + c.addBox() + "; without: get the box's file elsewhere, then vagrant box add --name " + c.box + " FILE"
 		}},

@@ -50,7 +50,7 @@ type machine struct {
 type nic struct {
 	Adapter                        int // VirtualBox's: 1 is the NAT
 	Address, Netmask, MAC, Network string
-	MTU                            int // 0 for Ethernet's own
+	MTU                            int // 0 where it is no more than Ethernet's own
 }
 
 // Mark begins the names of libvirt's domains.
@@ -103,7 +103,7 @@ func describe(t *topo.Topology, s settings, hostOnly, emulated bool) vagrantfile
 				Netmask: net.IP(net.CIDRMask(iface.Address.Bits(), 32)).String(),
 				MAC:     strings.ToUpper(strings.ReplaceAll(addresses[name][ifname].String(), ":", "")),
 				Network: objectName(v.Lab, iface.Network),
-				MTU:     otherMTU(network.MTU),
+				MTU:     largerMTU(network.MTU),
 			})
 		}
 		v.Machines = append(v.Machines, m)
@@ -111,9 +111,10 @@ func describe(t *topo.Topology, s settings, hostOnly, emulated bool) vagrantfile
 	return v
 }
 
-// otherMTU is 0 for what a link has without being told.
-func otherMTU(mtu int) int {
-	if mtu == topo.DefaultMTU {
+// largerMTU is 0 for what a link takes without being told. A smaller one is
+// each machine's own matter.
+func largerMTU(mtu int) int {
+	if mtu <= topo.DefaultMTU {
 		return 0
 	}
 	return mtu
