@@ -145,7 +145,7 @@ func newRoot(a *app) *cobra.Command {
 		return usageError{fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath())}
 	})
 	for _, c := range []func(*app) *cobra.Command{
-		newUp, newDown, newStatus, newStage, newVerify, newGet, newApply, newDelete, newExec, newSSH, newDbg, newDoctor, newTopology, newVersion,
+		newUp, newDown, newStatus, newStage, newReset, newVerify, newGet, newApply, newDelete, newExec, newSSH, newDbg, newDoctor, newTopology, newVersion,
 	} {
 		root.AddCommand(c(a))
 	}

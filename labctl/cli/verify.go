@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/native-routing/labctl/labctl/check"
+	"github.com/native-routing/labctl/labctl/lab"
 	"github.com/native-routing/labctl/labctl/ui"
 )
 
@@ -79,10 +80,8 @@ func (a *app) verify(ctx context.Context, s check.Selection, format ui.Format) e
 	if err != nil {
 		return err
 	}
-	for _, n := range s.Nodes {
-		if _, ok := saved.Topology.Nodes.Get(n); !ok {
-			return usageError{fmt.Errorf("--node %s: lab %s has %s", n, l.Name, strings.Join(saved.Topology.Nodes.Names(), ", "))}
-		}
+	if err := nodesOf(saved, s.Nodes); err != nil {
+		return err
 	}
 	report, err := l.Verify(ctx, s)
 	if err != nil {
@@ -96,6 +95,16 @@ func (a *app) verify(ctx context.Context, s check.Selection, format ui.Format) e
 		return err
 	}
 	return verdict(report)
+}
+
+// nodesOf refuses nodes that the lab does not have.
+func nodesOf(saved lab.Saved, nodes []string) error {
+	for _, n := range nodes {
+		if _, ok := saved.Topology.Nodes.Get(n); !ok {
+			return usageError{fmt.Errorf("lab %s has no node %s; it has %s", saved.Topology.Metadata.Name, n, strings.Join(saved.Topology.Nodes.Names(), ", "))}
+		}
+	}
+	return nil
 }
 
 // verdict is nil where all is as the stage expects it.

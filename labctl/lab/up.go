@@ -72,8 +72,10 @@ type up struct {
 	*Lab
 	topology *topo.Topology // that of the stage
 	saved    Saved
-	agents   *agents
-	states   map[string]api.State
+	// among are the nodes that are worked on, in the order of the file.
+	among  []string
+	agents *agents
+	states map[string]api.State
 
 	mu      sync.Mutex
 	report  UpReport
@@ -123,7 +125,7 @@ func (l *Lab) stageOf(w Wanted) string {
 }
 
 func (l *Lab) newUp(staged *topo.Topology, saved Saved) *up {
-	u := &up{Lab: l, topology: staged, saved: saved, agents: l.agents(), states: map[string]api.State{}}
+	u := &up{Lab: l, topology: staged, saved: saved, among: staged.Nodes.Names(), agents: l.agents(), states: map[string]api.State{}}
 	u.report.Changes = []provision.Change{}
 	return u
 }
@@ -192,10 +194,10 @@ func (u *up) changed(changes ...provision.Change) {
 	u.report.Changes = append(u.report.Changes, changes...)
 }
 
-// each works on every node of the topology at once, within bounds. The changes
+// each works on every node that is meant at once, within bounds. The changes
 // come out in the order of the file.
 func (u *up) each(ctx context.Context, do func(ctx context.Context, node string) ([]provision.Change, error)) error {
-	names := u.topology.Nodes.Names()
+	names := u.among
 	changes := make([][]provision.Change, len(names))
 	errs := make([]error, len(names))
 	var group errgroup.Group
