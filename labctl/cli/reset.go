@@ -40,11 +40,7 @@ func (a *app) reset(ctx context.Context, nodes []string, format ui.Format) error
 	if err != nil {
 		return err
 	}
-	saved, err := l.Store.Load(l.Name)
-	if err != nil {
-		return err
-	}
-	if err := nodesOf(saved, nodes); err != nil {
+	if err := knownNodes(l, nodes); err != nil {
 		return err
 	}
 	report, err := l.Reset(ctx, nodes...)

@@ -82,14 +82,13 @@ func (a *app) writeUp(w io.Writer, r lab.UpReport) error {
 	return a.writeNext(w)
 }
 
-// writeChanges prints one change on a line.
-func writeChanges(w io.Writer, list []provision.Change) error {
-	changes := ui.NewGrid()
-	changes.Indent = "  "
-	for _, c := range list {
-		changes.Row(c.Node, string(c.Verb), c.Object, c.Detail)
+func writeChanges(w io.Writer, changes []provision.Change) error {
+	g := ui.NewGrid()
+	g.Indent = "  "
+	for _, c := range changes {
+		g.Row(c.Node, string(c.Verb), c.Object, c.Detail)
 	}
-	return changes.Write(w)
+	return g.Write(w)
 }
 
 // writeNext names the few commands worth trying next.

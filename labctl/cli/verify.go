@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/native-routing/labctl/labctl/check"
-	"github.com/native-routing/labctl/labctl/lab"
 	"github.com/native-routing/labctl/labctl/ui"
 )
 
@@ -80,7 +79,7 @@ func (a *app) verify(ctx context.Context, s check.Selection, format ui.Format) e
 	if err != nil {
 		return err
 	}
-	if err := nodesOf(saved, s.Nodes); err != nil {
+	if err := knownNodes(l, s.Nodes); err != nil {
 		return err
 	}
 	report, err := l.Verify(ctx, s)
@@ -95,16 +94,6 @@ func (a *app) verify(ctx context.Context, s check.Selection, format ui.Format) e
 		return err
 	}
 	return verdict(report)
-}
-
-// nodesOf refuses nodes that the lab does not have.
-func nodesOf(saved lab.Saved, nodes []string) error {
-	for _, n := range nodes {
-		if _, ok := saved.Topology.Nodes.Get(n); !ok {
-			return usageError{fmt.Errorf("lab %s has no node %s; it has %s", saved.Topology.Metadata.Name, n, strings.Join(saved.Topology.Nodes.Names(), ", "))}
-		}
-	}
-	return nil
 }
 
 // verdict is nil where all is as the stage expects it.

@@ -59,7 +59,7 @@ func (l *Lab) Reset(ctx context.Context, nodes ...string) (ResetReport, error) {
 	defer u.agents.Close()
 	steps := u.tuning()
 	if len(nodes) > 0 {
-		u.among = slices.DeleteFunc(u.among, func(n string) bool { return !slices.Contains(nodes, n) })
+		u.only = nodes
 		steps[0].do = u.linksOfSome
 	}
 	err = u.carryOut(ctx, append(steps, step{name: "hands", do: u.undoHands}))
@@ -76,7 +76,7 @@ func (u *up) linksOfSome(ctx context.Context) error {
 	if !ok {
 		return fmt.Errorf("%s mends the links of all nodes together (labctl reset without a node)", u.Provider.Name())
 	}
-	changes, err := linker.EnsureNodeLinks(ctx, u.topology, u.among...)
+	changes, err := linker.EnsureNodeLinks(ctx, u.topology, u.names()...)
 	u.changed(changes...)
 	return err
 }
@@ -148,7 +148,7 @@ func (u *up) drifts(ctx context.Context) ([]Drift, error) {
 		return nil, err
 	})
 	var all []Drift
-	for _, node := range u.among {
+	for _, node := range u.names() {
 		all = append(all, found[node]...)
 	}
 	return all, err

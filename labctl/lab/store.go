@@ -41,10 +41,12 @@ type Saved struct {
 	Digest string `json:"digest"`
 	Stage  string `json:"stage,omitempty"`
 	// History are the stages that the lab was in before, the last one at the end.
-	History  []string  `json:"history,omitempty"`
-	Provider string    `json:"provider"`
-	Version  string    `json:"version"`
-	Since    time.Time `json:"since"`
+	History  []string `json:"history,omitempty"`
+	Provider string   `json:"provider"`
+	// Uplinks are as they were when the nodes were looked at last.
+	Uplinks topo.Uplinks `json:"uplinks,omitempty"`
+	Version string       `json:"version"`
+	Since   time.Time    `json:"since"`
 	// Workloads are the Kubernetes objects of the lab. Shipped names those that
 	// the topology brought.
 	Workloads workload.Set   `json:"workloads"`
