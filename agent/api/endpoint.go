@@ -34,11 +34,13 @@ var (
 	GetTables    = Endpoint[None, Tables]{http.MethodGet, "/v1/tables"}
 	LookupRoutes = Endpoint[LookupRequest, LookupResponse]{http.MethodPost, "/v1/lookup"}
 	Ping         = Endpoint[PingRequest, PingResponse]{http.MethodPost, "/v1/ping"}
+	Knock        = Endpoint[KnockRequest, KnockResponse]{http.MethodPost, "/v1/knock"}
 	Trace        = Endpoint[TraceRequest, TraceResponse]{http.MethodPost, "/v1/trace"}
 	StartWitness = Endpoint[WitnessRequest, None]{http.MethodPost, "/v1/witness/start"}
 	StopWitness  = Endpoint[WitnessRequest, WitnessResponse]{http.MethodPost, "/v1/witness/stop"}
 	GetPods      = Endpoint[None, PodList]{http.MethodGet, "/v1/pods"}
 	GetServices  = Endpoint[None, ServiceTable]{http.MethodGet, "/v1/services"}
+	GetMaps      = Endpoint[None, Maps]{http.MethodGet, "/v1/maps"}
 	GetDrops     = Endpoint[None, DropCounts]{http.MethodGet, "/v1/drops"}
 	Fetch        = Endpoint[FetchRequest, FetchResponse]{http.MethodPost, "/v1/fetch"}
 )

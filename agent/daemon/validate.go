@@ -43,6 +43,9 @@ func validate(s api.State) error {
 			v.say("a node of the cluster needs pods: its pod network")
 		}
 	}
+	if s.BGP != nil {
+		v.bgp(*s.BGP)
+	}
 	if len(s.Page) > maxPage {
 		v.say("page has %d bytes: want at most %d", len(s.Page), maxPage)
 	}
@@ -199,6 +202,12 @@ func (v *validator) underlay(u api.Underlay) {
 	for i, r := range u.Routes {
 		field := fmt.Sprintf("underlay.routes[%d]", i)
 		v.prefix(field+".to", r.To)
+		if r.Device != "" && !linkName(r.Device) {
+			v.say("%s.device %.40q: want an interface name", field, r.Device)
+		}
+		if r.Metric < 0 {
+			v.say("%s.metric %d: want 0 or more", field, r.Metric)
+		}
 		for _, via := range r.Via {
 			v.address(field+".via", via)
 		}

@@ -30,6 +30,8 @@ type Observation struct {
 	Peers []api.Decision
 	// Sysctls are the values found, in the state's order.
 	Sysctls []SysctlValue
+	// Learned is what BGP taught.
+	Learned Learned
 }
 
 // neighbours are the entries of a device that somebody wrote.
@@ -120,7 +122,7 @@ func (a Action) String() string {
 	case a.Address != nil:
 		return fmt.Sprintf("%s address %s dev %s", a.Verb, a.Address.Address, a.Address.Device)
 	default:
-		return fmt.Sprintf("%s route %s", a.Verb, describe(*a.Route))
+		return fmt.Sprintf("%s route %s", a.Verb, a.Route)
 	}
 }
 
@@ -136,6 +138,7 @@ func Plan(state api.State, seen Observation) ([]Action, []api.Object) {
 		p.routes[r.To] = append(p.routes[r.To], i)
 	}
 	p.kept = make([]bool, len(seen.Tables.Routes))
+	p.lab = make([]bool, len(seen.Tables.Routes))
 	if state.Pods != nil {
 		p.gateway(*state.Pods)
 		p.directRoutes(*state.Pods)
@@ -146,9 +149,11 @@ func Plan(state api.State, seen Observation) ([]Action, []api.Object) {
 	if state.Pods == nil || state.Pods.Overlay == nil {
 		p.dropTunnel()
 	}
+	p.learnedRoutes()
 	p.staleRoutes()
 	p.sysctls()
 	p.underlay()
+	p.foreign()
 	return slices.Concat(p.first, p.then, p.last), p.objects
 }
 
@@ -158,6 +163,7 @@ type planner struct {
 	links   map[string]*api.Link
 	routes  map[netip.Prefix][]int // indexes into the table, in its order
 	kept    []bool                 // of the routes in the table: ours and wanted, or spoken for
+	lab     []bool                 // of the routes in the table: the lab's, or told of beside one of its
 	first   []Action               // removals
 	then    []Action
 	last    []Action // removals of what carries packets until the rest is there
@@ -346,12 +352,12 @@ func (p *planner) route(key Key, want api.Route) {
 	case match >= 0:
 		p.kept[match] = true
 		if foreign != nil {
-			p.object(api.OwnerAgent, key, api.Drifted, fmt.Sprintf("another's route comes before it: %s. Remove that (ip route delete %[1]s)", describe(*foreign)))
+			p.object(api.OwnerAgent, key, api.Drifted, fmt.Sprintf("another's route comes before it: %s. Remove that (ip route delete %[1]s)", foreign))
 			return
 		}
 		p.object(api.OwnerAgent, key, api.InPlace, carrierReason(p.seen.Tables.Routes[match]))
 	case foreign != nil:
-		p.object(api.OwnerAgent, key, api.Drifted, fmt.Sprintf("another's route has its place: %s. Remove that (ip route delete %[1]s)", describe(*foreign)))
+		p.object(api.OwnerAgent, key, api.Drifted, fmt.Sprintf("another's route has its place: %s. Remove that (ip route delete %[1]s)", foreign))
 	case own >= 0:
 		p.kept[own] = true
 		p.want(key, Action{Verb: Replace, Route: &want})
@@ -388,54 +394,8 @@ func sameRoute(seen, want api.Route) bool {
 // gateway now.
 func (p *planner) staleRoutes() {
 	for i, r := range p.seen.Tables.Routes {
-		if r.Protocol == rtnl.RouteProtocol && !p.kept[i] {
-			p.first = append(p.first, Action{Verb: Delete, Object: Key{kindRoute, describe(r)}, Route: &p.seen.Tables.Routes[i]})
+		if own(r) && !p.kept[i] {
+			p.first = append(p.first, Action{Verb: Delete, Object: Key{kindRoute, r.String()}, Route: &p.seen.Tables.Routes[i]})
 		}
 	}
-}
-
-// describe is a route as ip-route(8) prints it, in one line.
-func describe(r api.Route) string {
-	var b strings.Builder
-	if r.Type != "unicast" && r.Type != "" {
-		b.WriteString(r.Type + " ")
-	}
-	switch {
-	case r.To.Bits() == 0:
-		b.WriteString("default")
-	case r.To.IsSingleIP():
-		b.WriteString(r.To.Addr().String())
-	default:
-		b.WriteString(r.To.String())
-	}
-	for _, hop := range r.NextHops {
-		if len(r.NextHops) > 1 {
-			b.WriteString(" nexthop")
-		}
-		if hop.Via.IsValid() {
-			b.WriteString(" via " + hop.Via.String())
-		}
-		if hop.Device != "" {
-			b.WriteString(" dev " + hop.Device)
-		}
-		if hop.OnLink {
-			b.WriteString(" onlink")
-		}
-	}
-	if r.ProtocolName != "" {
-		b.WriteString(" proto " + r.ProtocolName)
-	}
-	if r.Scope == "link" || r.Scope == "host" {
-		b.WriteString(" scope " + r.Scope)
-	}
-	if r.Source.IsValid() {
-		b.WriteString(" src " + r.Source.String())
-	}
-	if r.Metric != 0 {
-		fmt.Fprintf(&b, " metric %d", r.Metric)
-	}
-	if r.MTU != 0 {
-		fmt.Fprintf(&b, " mtu %d", r.MTU)
-	}
-	return b.String()
 }

@@ -57,6 +57,15 @@ func testPlan(t *testing.T, file string) {
 		seen.NoARP[link.Name] = slices.Contains(words, "noarp")
 		seen.Tables.Links = append(seen.Tables.Links, link)
 	})
+	each(section("learned"), func(words []string) {
+		if words[0] == "complete" {
+			seen.Learned.Complete = true
+			return
+		}
+		seen.Learned.Routes = append(seen.Learned.Routes, LearnedRoute{
+			Prefix: netip.MustParsePrefix(words[0]), NextHop: netip.MustParseAddr(words[2]), Peer: words[4],
+		})
+	})
 	each(section("routes"), func(words []string) { seen.Tables.Routes = append(seen.Tables.Routes, parseRoute(t, words)) })
 	each(section("lookups"), func(words []string) { seen.Peers = append(seen.Peers, parseDecision(words)) })
 	each(section("neighbours"), func(words []string) {
@@ -78,6 +87,9 @@ func testPlan(t *testing.T, file string) {
 		fmt.Fprintf(&gotObjects, "%s %s %s: %s", o.Owner, o.Kind, o.Name, o.Condition)
 		if o.Reason != "" {
 			fmt.Fprintf(&gotObjects, ": %s", o.Reason)
+		}
+		if o.Cure != "" {
+			fmt.Fprintf(&gotObjects, " (%s)", o.Cure)
 		}
 		gotObjects.WriteString("\n")
 	}
@@ -104,10 +116,10 @@ func each(lines string, do func(words []string)) {
 	}
 }
 
-// parseLink reads `NAME KIND [up] [carrier] [noarp] mtu N [mark LAB,NODE]
-// [id VNI dstport PORT local ADDRESS [learning]] [address MAC] [PREFIX...]`.
+// parseLink reads `NAME KIND|- [up] [carrier] [noarp] mtu N [mark LAB,NODE]
+// [was NAME] [id VNI dstport PORT local ADDRESS [learning]] [address MAC] [PREFIX...]`.
 func parseLink(words []string) api.Link {
-	link := api.Link{Name: words[0], Kind: words[1]}
+	link := api.Link{Name: words[0], Kind: strings.Trim(words[1], "-")}
 	for i, w := range words {
 		switch w {
 		case "up":
@@ -116,6 +128,8 @@ func parseLink(words []string) api.Link {
 			link.Carrier = true
 		case "mtu":
 			link.MTU, _ = strconv.Atoi(words[i+1])
+		case "was": // the name that the lab gave it
+			link.Alias = "labctl lab=study node=k8s-ctr interface=" + words[i+1]
 		case "mark":
 			lab, node, _ := strings.Cut(words[i+1], ",")
 			link.Alias = fmt.Sprintf("labctl-agent lab=%s node=%s interface=%s", lab, node, link.Name)

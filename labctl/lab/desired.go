@@ -14,17 +14,20 @@ import (
 
 // desired turns a topology into what one node's agent is to hold. It is pure:
 // the same topology gives the same generation.
-func desired(t *topo.Topology, uplink topo.Uplink, cluster api.Cluster, node string) (api.State, error) {
+func desired(t *topo.Topology, uplinks topo.Uplinks, cluster api.Cluster, node string) (api.State, error) {
 	n, _ := t.Nodes.Get(node)
 	state := api.State{
 		Lab: t.Metadata.Name, Node: node,
 		Pods:     podNetwork(t, node, n),
-		Underlay: underlay(n, uplink),
+		Underlay: underlay(n, uplinks.Of(node)),
 	}
 	state.Sysctls = sysctls(state.Underlay)
 	if state.Pods != nil && len(cluster.Nodes) > 0 {
 		own := workload.ForNode(cluster, node)
 		state.Cluster = &own
+	}
+	if n.BGP != nil {
+		state.BGP = speaker(t, node, n)
 	}
 	if n.WebServer {
 		state.Page = "<h1>Web Server : " + node + "</h1>"
@@ -36,6 +39,19 @@ func desired(t *topo.Topology, uplink topo.Uplink, cluster api.Cluster, node str
 	sum := sha256.Sum256(data)
 	state.Generation = hex.EncodeToString(sum[:6])
 	return state, nil
+}
+
+// speaker is a node's part in BGP: it advertises its pods.
+func speaker(t *topo.Topology, name string, n topo.Node) *api.BGP {
+	_, primary, _ := n.Primary()
+	b := &api.BGP{ASN: n.BGP.ASN, RouterID: primary.Address.Addr(), Neighbors: []api.BGPNeighbor{}}
+	if n.PodCIDR.IsValid() {
+		b.Advertise = []netip.Prefix{n.PodCIDR}
+	}
+	for _, s := range t.BGPSessions(name) {
+		b.Neighbors = append(b.Neighbors, api.BGPNeighbor{Name: s.Peer, Address: s.Address, ASN: s.ASN, Local: s.Local, Passive: s.Passive})
+	}
+	return b
 }
 
 // podNetwork is nil on a node that carries no pods.
@@ -67,12 +83,19 @@ func podNetwork(t *topo.Topology, name string, n topo.Node) *api.PodNetwork {
 
 // underlay is what the provider gave the node, for the agent to watch.
 func underlay(n topo.Node, uplink topo.Uplink) api.Underlay {
-	u := api.Underlay{Links: []api.UnderlayLink{{Name: uplink.Interface, MTU: 1500, Addresses: []netip.Prefix{uplink.Address}}}}
+	u := api.Underlay{
+		Uplink: uplink.Interface,
+		Links:  []api.UnderlayLink{{Name: uplink.Interface, MTU: 1500, Addresses: []netip.Prefix{uplink.Address}}},
+		Routes: []api.UnderlayRoute{{
+			To:  netip.PrefixFrom(netip.IPv4Unspecified(), 0),
+			Via: []netip.Addr{uplink.Gateway}, Device: uplink.Interface, Metric: uplink.Metric,
+		}},
+	}
 	for name, iface := range n.Interfaces.All() {
 		u.Links = append(u.Links, api.UnderlayLink{Name: name, MTU: iface.MTU, Addresses: []netip.Prefix{iface.Address}})
 	}
 	for _, r := range n.Routes {
-		u.Routes = append(u.Routes, api.UnderlayRoute{To: r.To, Via: r.Via})
+		u.Routes = append(u.Routes, api.UnderlayRoute{To: r.To, Via: r.Via, Static: true})
 	}
 	return u
 }
@@ -90,6 +113,7 @@ func sysctls(u api.Underlay) []api.Sysctl {
 		{Name: "net/ipv4/conf/default/rp_filter", Value: "0"},
 		{Name: "net/ipv4/conf/all/accept_redirects", Value: "0"},
 		{Name: "net/ipv4/icmp_ratemask", Value: "0"},
+		{Name: "net/ipv4/icmp_echo_ignore_all", Value: "0"},
 	}
 	for _, l := range u.Links {
 		list = append(list,

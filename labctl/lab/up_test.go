@@ -52,7 +52,7 @@ func newStage(t *testing.T) *stage {
 	s.provider.Dial = s.dial
 	s.lab = &Lab{
 		Name: loaded.Metadata.Name, Provider: s.provider, Store: Store{Dir: filepath.Join(t.TempDir(), "state")},
-		Uplink: topo.NATUplink(), Agent: func(string) ([]byte, error) { return []byte("an agent"), nil }, Story: silent{},
+		Agent: func(string) ([]byte, error) { return []byte("an agent"), nil }, Story: silent{},
 	}
 	return s
 }
@@ -79,6 +79,8 @@ func (s *stage) serve(_, node string, _ provision.Service) {
 		s.states[node] = state
 		return api.Applied{Generation: state.Generation, Changed: changed}, nil
 	})
+	api.GetTables.Handle(mux, func(context.Context, api.None) (api.Tables, error) { return api.Tables{}, nil })
+	api.GetMaps.Handle(mux, func(context.Context, api.None) (api.Maps, error) { return api.Maps{}, nil })
 	api.GetStatus.Handle(mux, func(context.Context, api.None) (api.Status, error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()

@@ -163,13 +163,13 @@ func spoil(t *Topology) {
 func TestStageUnknown(t *testing.T) {
 	lab := loadShipped(t, "native-routing")
 	lab.Stages = lab.Stages[:2]
-	_, err := lab.Stage("nowhere")
-	const want = "lab native-routing has no stage nowhere; its stages are baseline, static-routes"
+	_, err := lab.Stage("rip")
+	const want = "lab native-routing has no stage rip; its stages are baseline, one-route"
 	if err == nil || err.Error() != want || !errors.Is(err, ErrInvalid) {
-		t.Errorf("Stage(nowhere) = %v, want %s", err, want)
+		t.Errorf("Stage(rip) = %v, want %s", err, want)
 	}
 	lab.Stages = nil
-	if _, err := lab.Stage("nowhere"); err == nil || err.Error() != "lab native-routing has no stages" {
+	if _, err := lab.Stage("rip"); err == nil || err.Error() != "lab native-routing has no stages" {
 		t.Errorf("without stages: %v", err)
 	}
 	plain, err := lab.Stage("")
