@@ -12,7 +12,7 @@ import (
 )
 
 // rounds is how often a lab goes into its tunnel and out of it again.
-const rounds = 12
+const rounds = 6
 
 // TestOverlay takes a lab under load into its tunnel and back, again and again.
 // Connections last, whoever looks on the router sees packets between nodes only,
@@ -21,12 +21,17 @@ func TestOverlay(t *testing.T) {
 	l := newLoadLab(t)
 	before, held := l.tables(), l.held()
 	t.Run("verified", func(t *testing.T) {
+		l.t = t
 		l.stage("overlay")
 		l.must("verify")
-		l.sees(t)
+		l.sees()
 	})
-	t.Run("mended", func(t *testing.T) { l.mends(t) })
+	t.Run("mended", func(t *testing.T) {
+		l.t = t
+		l.mends()
+	})
 	t.Run("to and fro", func(t *testing.T) {
+		l.t = t
 		traffic := l.traffic()
 		var longest time.Duration
 		for range rounds {
@@ -40,6 +45,7 @@ func TestOverlay(t *testing.T) {
 		t.Logf("%d times to and fro, each at most %s", rounds, longest.Round(time.Millisecond))
 		l.must("verify")
 	})
+	l.t = t
 	l.stage("static-routes")
 	if after := l.tables(); after != before {
 		t.Errorf("the nodes have\n%s\nbefore the tunnel they had\n%s", after, before)
@@ -76,11 +82,12 @@ func (l *loadLab) tables() string {
 
 // sees looks at the router while pods of all nodes talk: packets between nodes,
 // from and to the tunnel's port, and none with a pod's address.
-func (l *loadLab) sees(t *testing.T) {
+func (l *loadLab) sees() {
+	t := l.t
 	t.Helper()
 	traffic := l.start("curl-pod", "-http", "10.96.0.180:80", "-echo", "10.96.0.107:7")
 	var text bytes.Buffer
-	dump := l.command("exec", "router", "--", "timeout", "1", "tcpdump", "-nn", "-i", "any", "ip")
+	dump := l.command("exec", "router", "--", "timeout", "5", "tcpdump", "-l", "-c", "400", "-nn", "-i", "any", "ip")
 	dump.Stdout = &text
 	_ = dump.Run() // timeout ends it
 	traffic.stop()
@@ -121,8 +128,8 @@ func (l *loadLab) sees(t *testing.T) {
 
 // mends breaks the tunnel by hand: the agent puts it back, and verify finds
 // nothing.
-func (l *loadLab) mends(t *testing.T) {
-	t.Helper()
+func (l *loadLab) mends() {
+	l.t.Helper()
 	for _, fault := range []string{
 		"ip link delete labctl_vxlan",
 		"bridge fdb replace 0a:6c:ac:14:02:01 dev labctl_vxlan dst 192.168.10.77",
@@ -136,7 +143,7 @@ func (l *loadLab) mends(t *testing.T) {
 				break
 			}
 			if time.Now().After(end) {
-				t.Fatalf("%s is not mended: %v\n%s", fault, err, out)
+				l.t.Fatalf("%s is not mended: %v\n%s", fault, err, out)
 			}
 		}
 	}

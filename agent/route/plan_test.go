@@ -76,6 +76,7 @@ func testPlan(t *testing.T, file string) {
 		seen.Tables.Forwards = append(seen.Tables.Forwards, api.Forward{
 			MAC: words[0], Remote: netip.MustParseAddr(words[2]), State: words[4], Device: TunnelDevice})
 	})
+	each(section("guarded"), func(words []string) { seen.Guarded, _ = strconv.Atoi(words[0]) })
 	each(section("sysctls"), func(words []string) { seen.Sysctls = append(seen.Sysctls, SysctlValue{Value: words[0]}) })
 
 	actions, objects := Plan(state, seen)
