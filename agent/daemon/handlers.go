@@ -28,6 +28,7 @@ func (d *daemon) handler() http.Handler {
 	mux.HandleFunc("GET "+api.MonitorPath, d.monitor)
 	mux.Handle("GET "+api.MetricsPath, d.metrics())
 	handleProbes(mux, d.parts.prober())
+	d.handleExplain(mux)
 	return d.recovered(mux)
 }
 
