@@ -36,6 +36,7 @@ var (
 	LookupPaths  = Endpoint[PathRequest, PathResponse]{http.MethodPost, "/v1/paths"}
 	LookupRoutes = Endpoint[LookupRequest, LookupResponse]{http.MethodPost, "/v1/lookup"}
 	Ping         = Endpoint[PingRequest, PingResponse]{http.MethodPost, "/v1/ping"}
+	Knock        = Endpoint[KnockRequest, KnockResponse]{http.MethodPost, "/v1/knock"}
 	Trace        = Endpoint[TraceRequest, TraceResponse]{http.MethodPost, "/v1/trace"}
 	StartWitness = Endpoint[WitnessRequest, None]{http.MethodPost, "/v1/witness/start"}
 	StopWitness  = Endpoint[WitnessRequest, WitnessResponse]{http.MethodPost, "/v1/witness/stop"}
@@ -106,7 +107,7 @@ func (e Endpoint[Request, Response]) Handle(mux *http.ServeMux, do func(context.
 		}
 		response, err := do(r.Context(), request)
 		if err != nil {
-			writeError(w, asError(err))
+			WriteError(w, err)
 			return
 		}
 		w.Header().Set("Content-Type", "application/json")

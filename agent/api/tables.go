@@ -39,8 +39,8 @@ type Link struct {
 // Route is one entry of a routing table.
 type Route struct {
 	// Table is the number of its table; 0 in [Tables], which are of the main one.
-	Table int `json:"table,omitempty"`
-	To netip.Prefix `json:"to"`
+	Table int          `json:"table,omitempty"`
+	To    netip.Prefix `json:"to"`
 	// Type is unicast, blackhole, unreachable, prohibit or throw, in ip-route(8)'s words.
 	Type     string    `json:"type"`
 	NextHops []NextHop `json:"nextHops,omitempty"`

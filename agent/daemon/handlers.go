@@ -29,6 +29,9 @@ func (d *daemon) handler() http.Handler {
 	mux.Handle("GET "+api.MetricsPath, d.metrics())
 	handleProbes(mux, d.parts.prober())
 	d.handleExplain(mux)
+	prober := d.parts.prober()
+	handleProbes(mux, prober)
+	mux.Handle("POST "+api.CapturePath, newCaptures(prober))
 	return d.recovered(mux)
 }
 

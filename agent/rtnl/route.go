@@ -79,8 +79,8 @@ type Query struct {
 // Decision is the FIB's answer. With Err set, nothing else is.
 type Decision struct {
 	// To and Table are the route's that matched, in an answer to a Query with Match.
-	To    netip.Prefix
-	Table int
+	To     netip.Prefix
+	Table  int
 	Type   int // unix.RTN_UNICAST, unix.RTN_LOCAL, …
 	Via    netip.Addr
 	Index  int

@@ -184,7 +184,7 @@ func (a *app) open(name string, story *ui.Progress) (*lab.Lab, error) {
 		return nil, err
 	}
 	return &lab.Lab{
-		Name: name, Provider: provider, Store: lab.Store{Dir: a.dataDir}, Uplink: topo.NATUplink(),
+		Name: name, Provider: provider, Store: lab.Store{Dir: a.dataDir},
 		Agent: embedded.Binary, Version: a.Version, Story: storyOf{story},
 	}, nil
 }

@@ -14,12 +14,12 @@ import (
 
 // desired turns a topology into what one node's agent is to hold. It is pure:
 // the same topology gives the same generation.
-func desired(t *topo.Topology, uplink topo.Uplink, cluster api.Cluster, node string) (api.State, error) {
+func desired(t *topo.Topology, uplinks topo.Uplinks, cluster api.Cluster, node string) (api.State, error) {
 	n, _ := t.Nodes.Get(node)
 	state := api.State{
 		Lab: t.Metadata.Name, Node: node,
 		Pods:     podNetwork(t, node, n),
-		Underlay: underlay(n, uplink),
+		Underlay: underlay(n, uplinks.Of(node)),
 	}
 	state.Sysctls = sysctls(state.Underlay)
 	if state.Pods != nil && len(cluster.Nodes) > 0 {
