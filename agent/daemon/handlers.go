@@ -27,7 +27,6 @@ func (d *daemon) handler() http.Handler {
 	api.GetDrops.Handle(mux, d.getDrops)
 	mux.HandleFunc("GET "+api.MonitorPath, d.monitor)
 	mux.Handle("GET "+api.MetricsPath, d.metrics())
-	handleProbes(mux, d.parts.prober())
 	d.handleExplain(mux)
 	prober := d.parts.prober()
 	handleProbes(mux, prober)

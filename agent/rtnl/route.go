@@ -178,7 +178,7 @@ func appendQuery(b []byte, q Query) []byte {
 		srcLen = 32
 	}
 	b = append(b, unix.AF_INET, 32, srcLen, 0, 0, 0, 0, 0)
-	b = binary.NativeEndian.AppendUint32(b[:len(b)-1], queryFlags(q))
+	b = binary.NativeEndian.AppendUint32(b, queryFlags(q))
 	b = appendAddr(b, unix.RTA_DST, q.To)
 	b = appendAddr(b, unix.RTA_SRC, q.From)
 	if q.In != 0 {

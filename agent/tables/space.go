@@ -42,7 +42,7 @@ func (r *Reader) Space(ns netns.NsHandle) (api.Space, error) {
 	if s.Routes, err = rtnl.List(func() ([]api.Route, error) { return allRoutes(r.Handle, names) }); err != nil {
 		return s, fmt.Errorf("list the routes of all tables: %w", err)
 	}
-	if s.Rules, err = rules(r.Handle); err != nil {
+	if s.Rules, err = rtnl.List(r.rules); err != nil {
 		return s, fmt.Errorf("list routing rules: %w", err)
 	}
 	s.Tracked = tracked(ns)
@@ -88,45 +88,6 @@ func allRoutes(h *netlink.Handle, names map[int]string) ([]api.Route, error) {
 		return true
 	})
 	return list, err
-}
-
-// ruleActions are the actions of a rule (linux/fib_rules.h) in ip-rule(8)'s words.
-var ruleActions = map[uint8]string{
-	1: "lookup", 2: "goto", 3: "nop", unix.RTN_BLACKHOLE: "blackhole", unix.RTN_UNREACHABLE: "unreachable", unix.RTN_PROHIBIT: "prohibit",
-}
-
-func rules(h *netlink.Handle) ([]api.Rule, error) {
-	found, err := rtnl.List(func() ([]netlink.Rule, error) { return h.RuleList(netlink.FAMILY_V4) })
-	if err != nil {
-		return nil, err
-	}
-	list := make([]api.Rule, 0, len(found))
-	for _, f := range found {
-		r := api.Rule{
-			Priority: max(0, f.Priority), In: f.IifName, Out: f.OifName, Mark: f.Mark, Protocol: f.IPProto, Not: f.Invert,
-			Action: ruleActions[f.Type], Table: f.Table, SuppressLength: f.SuppressPrefixlen,
-		}
-		if f.Mask != nil {
-			r.Mask = *f.Mask
-		}
-		if f.Goto > 0 {
-			r.Goto = f.Goto
-		}
-		if f.Src != nil {
-			r.From = toPrefix(f.Src)
-		}
-		if f.Dst != nil {
-			r.To = toPrefix(f.Dst)
-		}
-		if f.Sport != nil {
-			r.SourcePorts = [2]uint16{f.Sport.Start, f.Sport.End}
-		}
-		if f.Dport != nil {
-			r.DestinationPorts = [2]uint16{f.Dport.Start, f.Dport.End}
-		}
-		list = append(list, r)
-	}
-	return list, nil
 }
 
 // tracked is empty where the kernel tracks nothing, or cannot.
