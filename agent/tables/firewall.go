@@ -4,7 +4,11 @@ package tables
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
 
 	"github.com/native-routing/labctl/agent/api"
 )
@@ -35,12 +39,34 @@ func firewall() (chains []api.Chain, missing []string) {
 		missing = append(missing, fmt.Sprintf("the firewall, with %s: %v", tool, err))
 		return nil
 	}
-	native := read(parseNFT, "nft", "-j", "list", "ruleset")
+	var native []api.Chain
+	if hasNFT() {
+		native = read(parseNFT, "nft", "-j", "list", "ruleset")
+	}
 	if len(native) > 0 {
 		saved := read(func(b []byte) ([]api.Chain, error) { return parseIPTables(b, toolIPTables) }, "iptables-nft-save")
 		native = append(withoutTablesOf(native, saved), saved...)
 	}
-	return append(native, read(func(b []byte) ([]api.Chain, error) { return parseIPTables(b, toolLegacy) }, "iptables-legacy-save")...), missing
+	if hasLegacy() {
+		native = append(native, read(func(b []byte) ([]api.Chain, error) { return parseIPTables(b, toolLegacy) }, "iptables-legacy-save")...)
+	}
+	return native, missing
+}
+
+// hasNFT asks the kernel whether there are tables of nftables: a program is
+// worth starting only then. Where the kernel does not say, there may be.
+func hasNFT() bool {
+	const getTable = unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETTABLE
+	request := nl.NewNetlinkRequest(getTable, unix.NLM_F_DUMP)
+	request.AddRawData([]byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, 0})
+	tables, err := request.Execute(unix.NETLINK_NETFILTER, 0)
+	return err != nil || len(tables) > 0
+}
+
+// hasLegacy says whether there are tables of the older iptables.
+func hasLegacy() bool {
+	names, _ := os.ReadFile("/proc/thread-self/net/ip_tables_names")
+	return len(names) > 0
 }
 
 // withoutTablesOf leaves out the chains of tables that iptables keeps.

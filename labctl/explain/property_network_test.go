@@ -267,7 +267,7 @@ func (ns *namespace) see(name string, identifier uint16) []sighted {
 		}
 		ll, ok := from.(*unix.SockaddrLinklayer)
 		p := b[:size]
-		if !ok || size < 28 || p[0]>>4 != 4 || p[9] != unix.IPPROTO_ICMP || binary.BigEndian.Uint16(p[6:])&0x1fff != 0 {
+		if !ok || ll.Pkttype == unix.PACKET_OTHERHOST || size < 28 || p[0]>>4 != 4 || p[9] != unix.IPPROTO_ICMP || binary.BigEndian.Uint16(p[6:])&0x1fff != 0 {
 			continue
 		}
 		icmp := p[int(p[0]&15)*4:]

@@ -72,6 +72,13 @@ func (p plan) String() string {
 	return fmt.Sprintf("%s\n%s -> %s size %d df %v", b.String(), p.from, p.to, p.size, p.dontFragment)
 }
 
+// multipath says whether a route has several next hops.
+func (p plan) multipath() bool {
+	return slices.ContainsFunc(p.nodes, func(n nodePlan) bool {
+		return slices.ContainsFunc(n.routes, func(r routeLine) bool { return len(r.via) > 1 })
+	})
+}
+
 func chance(r *rand.Rand, percent int) bool { return r.IntN(100) < percent }
 
 func pick[T any](r *rand.Rand, list []T) T { return list[r.IntN(len(list))] }
@@ -102,7 +109,7 @@ func draw(r *rand.Rand) plan {
 	if chance(r, 25) {
 		p.size, p.dontFragment = 1000+r.IntN(501), chance(r, 60)
 	}
-	for range r.IntN(3) {
+	for range 1 + r.IntN(3) {
 		p.faults = append(p.faults, p.drawFault(r))
 	}
 	return p
@@ -232,15 +239,15 @@ func (p *plan) drawFault(r *rand.Rand) fault {
 	if route.kind == 0 {
 		route.via = []netip.Addr{p.anyGateway(r, slices.IndexFunc(p.nodes, func(o nodePlan) bool { return o.name == n.name }))}
 	}
-	switch r.IntN(17) {
+	switch r.IntN(20) {
 	case 0:
 		return on("ip link set %s down", i.name)
 	case 1:
 		return sysctl("net/ipv4/ip_forward", "0")
 	case 2:
 		return sysctl("net/ipv4/conf/"+i.name+"/forwarding", "0")
-	case 3:
-		return sysctl("net/ipv4/conf/"+pick(r, []string{"all", i.name})+"/rp_filter", pick(r, []string{"1", "2"}))
+	case 3, 18, 19:
+		return p.everywhere(pick(r, []string{"1", "1", "2"}))
 	case 4, 5, 6:
 		return fault{n.name + ": route " + route.String(), func(net *network) error { return net.nodes[n.name].route(route) }}
 	case 7:
@@ -257,10 +264,22 @@ func (p *plan) drawFault(r *rand.Rand) fault {
 		return on("ip rule add pref 100 from 10.0.0.0/8 iif %s lookup 77", i.name)
 	case 13, 14:
 		return p.drawFilter(r, n, i)
+	case 16:
+		return p.drawLoop()
 	case 15:
 		return sysctl("net/ipv4/icmp_echo_ignore_all", "1")
 	}
 	return fault{n.name + ": carrier of " + i.name + " lost", func(net *network) error { return net.cut(n.name, i.name) }}
+}
+
+// everywhere is a reverse path filter on all nodes, which most asymmetric ways meet.
+func (p *plan) everywhere(value string) fault {
+	return fault{"all: rp_filter=" + value, func(net *network) error {
+		for _, ns := range net.nodes {
+			ns.sysctl("net/ipv4/conf/all/rp_filter", value)
+		}
+		return nil
+	}}
 }
 
 // cut takes down the far end of a node's link.
@@ -274,6 +293,25 @@ func (n *network) cut(node, name string) error {
 		return err
 	}
 	return n.fabric.nl.LinkSetDown(far)
+}
+
+// drawLoop lets two nodes of one network send the packet to each other.
+func (p *plan) drawLoop() fault {
+	to := netip.PrefixFrom(p.to, 31).Masked()
+	return fault{fmt.Sprintf("loop for %s", to), func(net *network) error {
+		for a, n := range p.nodes {
+			for b, o := range p.nodes {
+				for _, i := range n.interfaces {
+					at := slices.IndexFunc(o.interfaces, func(j iface) bool { return j.network == i.network && i.network >= 0 })
+					if a < b && at >= 0 {
+						_ = net.nodes[n.name].route(routeLine{to: to, via: []netip.Addr{o.interfaces[at].address.Addr()}})
+						_ = net.nodes[o.name].route(routeLine{to: to, via: []netip.Addr{i.address.Addr()}})
+					}
+				}
+			}
+		}
+		return nil
+	}}
 }
 
 // drawForeignNeighbour takes one node's MAC address for another's.
@@ -301,8 +339,9 @@ func (p *plan) drawFilter(r *rand.Rand, n nodePlan, i iface) fault {
 		match = "oifname " + i.name
 	}
 	verdict := pick(r, []string{"drop", "drop", "counter drop", "accept"})
-	lines := []string{"nft add table ip t", "nft add chain ip t c { type filter hook " + hook + " priority 0 ; policy " + pick(r, []string{"accept", "accept", "drop"}) + " ; }",
-		"nft add rule ip t c " + match + " " + verdict}
+	table := "t" + hook // two faults may come together
+	lines := []string{"nft add table ip " + table, "nft add chain ip " + table + " c { type filter hook " + hook + " priority 0 ; policy " + pick(r, []string{"accept", "accept", "drop"}) + " ; }",
+		"nft add rule ip " + table + " c " + match + " " + verdict}
 	if chance(r, 40) {
 		chain := map[string]string{"input": "INPUT", "forward": "FORWARD", "output": "OUTPUT"}[hook]
 		if chain == "" {
