@@ -36,6 +36,7 @@ var mayImport = []struct {
 	{"labctl/explain", []string{"topologies", "agent/api", "labctl/lang", "labctl/ladder"}},
 	{"labctl/graph", []string{"topologies/topo"}},
 	{"labctl/check", []string{"topologies", "agent/api"}},
+	{"labctl/parity", []string{"labctl/check"}},
 	{"labctl/ladder", []string{"agent/api"}},
 	{"labctl/kubectl", []string{"topologies/topo", "agent/api", "labctl/workload", "labctl/manifest", "labctl/ui"}},
 	{"labctl/manifest", []string{"agent/api"}},

@@ -96,3 +96,13 @@ func (l *Lab) power(ctx context.Context, nodes []string, do func(*up, provision.
 	report.Changes, report.Took = append(report.Changes, u.report.Changes...), time.Since(start)
 	return report, err
 }
+
+// SSHHosts is how ssh(1) reaches the nodes. A provider whose nodes it does not
+// reach is an error that matches [errors.ErrUnsupported].
+func (l *Lab) SSHHosts(ctx context.Context) ([]provision.SSHHost, error) {
+	reachable, ok := l.Provider.(provision.SSHReachable)
+	if !ok {
+		return nil, fmt.Errorf("nodes on %s have no SSH: %w (labctl ssh NODE is a shell there)", l.Provider.Name(), errors.ErrUnsupported)
+	}
+	return reachable.SSHHosts(ctx, l.Name)
+}

@@ -37,6 +37,7 @@ func Predict(t *topo.Topology, uplinks topo.Uplinks) Lab {
 			lab.Nodes[i].addPods(t)
 		}
 	}
+	lab.addLearned(t)
 	return lab
 }
 
