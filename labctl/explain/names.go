@@ -15,6 +15,9 @@ import (
 // ErrNoName is a name that nothing in the lab bears.
 var ErrNoName = errors.New("there is no node, pod, service or address of that name")
 
+// ErrNoPort is a question of TCP or UDP that does not say to which port.
+var ErrNoPort = errors.New("no port is given")
+
 // Target is what a name stands for.
 type Target struct {
 	// Place is where a packet of it is made; the zero Place for a service or a
@@ -224,7 +227,7 @@ func (w *World) Ask(from, to string, o Options) (Question, error) {
 	case p.Protocol == ICMP:
 		p.Port = 0
 	case p.Port == 0:
-		return Question{}, fmt.Errorf("%s to %s: which port? (--port)", p.Protocol, to)
+		return Question{}, fmt.Errorf("%s to %s: %w (--port)", p.Protocol, to, ErrNoPort)
 	}
 	if p.Size == 0 {
 		p.Size = openSize

@@ -249,16 +249,16 @@ func (ns *namespace) listen() error {
 	})
 }
 
-// sighted is one echo as a socket saw it.
-type sighted struct {
+// echoSeen is one echo as a socket saw it.
+type echoSeen struct {
 	Sighting
 	ttl   int
 	reply bool
 }
 
 // see reads what passed the namespace of the echo with that identifier.
-func (ns *namespace) see(name string, identifier uint16) []sighted {
-	var seen []sighted
+func (ns *namespace) see(name string, identifier uint16) []echoSeen {
+	var seen []echoSeen
 	b := make([]byte, 4096)
 	for {
 		size, from, err := unix.Recvfrom(ns.packet, b, 0)
@@ -278,7 +278,7 @@ func (ns *namespace) see(name string, identifier uint16) []sighted {
 		if err != nil || link.Attrs().Name == "lo" {
 			continue
 		}
-		seen = append(seen, sighted{Sighting{Place{Node: name}, link.Attrs().Name, ll.Pkttype == unix.PACKET_OUTGOING}, int(p[8]), icmp[0] == 0})
+		seen = append(seen, echoSeen{Sighting{Place{Node: name}, link.Attrs().Name, ll.Pkttype == unix.PACKET_OUTGOING}, int(p[8]), icmp[0] == 0})
 	}
 }
 
@@ -312,7 +312,7 @@ func (n *network) send(q Question, way Way, try int) (observed, error) {
 	began := time.Now()
 	patience := time.Duration(1+try) * 700 * time.Millisecond
 	var seen observed
-	var all []sighted
+	var all []echoSeen
 	for {
 		for name, ns := range n.nodes {
 			all = append(all, ns.see(name, identifier)...)
@@ -329,9 +329,9 @@ func (n *network) send(q Question, way Way, try int) (observed, error) {
 
 // ordered are the sightings of one leg in the order of the way: each hop lowers
 // the TTL, and what comes in somewhere went out before.
-func ordered(all []sighted, reply bool) []Sighting {
-	leg := slices.DeleteFunc(slices.Clone(all), func(s sighted) bool { return s.reply != reply })
-	slices.SortStableFunc(leg, func(a, b sighted) int {
+func ordered(all []echoSeen, reply bool) []Sighting {
+	leg := slices.DeleteFunc(slices.Clone(all), func(s echoSeen) bool { return s.reply != reply })
+	slices.SortStableFunc(leg, func(a, b echoSeen) int {
 		if a.ttl != b.ttl {
 			return b.ttl - a.ttl
 		}

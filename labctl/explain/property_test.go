@@ -223,4 +223,3 @@ func (n *network) look() (*World, error) {
 	}
 	return w, nil
 }
-

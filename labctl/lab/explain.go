@@ -72,11 +72,11 @@ func (l *Lab) world(ctx context.Context, agents *agents, saved Saved) (*explain.
 		return nil, err
 	}
 	w := &explain.World{
-		Planned: path.Predict(staged, l.Uplink),
+		Planned: path.Predict(staged, saved.Uplinks),
 		Answers: map[explain.Ask]api.PathDecision{}, Places: map[explain.Place]bool{},
 	}
 	w.Wires = w.Planned.Wires
-	if w.Cluster, err = saved.Workloads.Cluster(staged); err != nil {
+	if w.Cluster, err = saved.Workloads.Cluster(staged, saved.Uplinks); err != nil {
 		return nil, err
 	}
 	for _, s := range saved.Topology.Stages {
@@ -87,7 +87,7 @@ func (l *Lab) world(ctx context.Context, agents *agents, saved Saved) (*explain.
 		if err != nil {
 			return nil, err
 		}
-		w.Stages = append(w.Stages, explain.Stage{Name: s.Name, Lab: path.Predict(other, l.Uplink)})
+		w.Stages = append(w.Stages, explain.Stage{Name: s.Name, Lab: path.Predict(other, saved.Uplinks)})
 	}
 	w.Nodes = make([]explain.Node, len(w.Planned.Nodes))
 	var all sync.WaitGroup
