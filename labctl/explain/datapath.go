@@ -49,6 +49,7 @@ func (t *walk) endedAtService(at Place) bool {
 	backend, ok := t.pick(n, f)
 	if ok {
 		t.called = backend
+		t.changes[len(t.changes)-1].socket = true
 	}
 	return !ok
 }
@@ -120,7 +121,7 @@ func (t *walk) undo(at Place, kernel bool, what string) bool {
 	done := false
 	for _, c := range slices.Backward(t.changes) {
 		switch {
-		case !t.reply() || c.Place != at || c.kernel != kernel:
+		case !t.reply() || c.Place != at || c.kernel != kernel || c.socket:
 		case what == "destination" && c.What == "source" && t.packet.To == c.Is.Addr():
 			t.translate(at, "reverse", "destination", c.Was, kernel)
 			done = true

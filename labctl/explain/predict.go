@@ -44,9 +44,6 @@ func follow(w *World, q Question, choice int) (Way, *walk) {
 	if way.Packet.From = q.Packet.From; !way.Packet.From.IsValid() && len(way.Request.Hops) > 0 {
 		way.Packet.From = t.firstSource()
 	}
-	if t.called == netip.AddrPortFrom(q.Packet.To, q.Packet.Port) && t.backend.IsValid() && t.rewritten(q.From) {
-		t.called = t.backend
-	}
 	way.stale = t.stale
 	if !way.Request.End.Arrived {
 		return way, t
@@ -68,14 +65,6 @@ func (t *walk) firstSource() netip.Addr {
 		}
 	}
 	return t.packet.From
-}
-
-// rewritten says whether the sender's own socket was given the backend: then it
-// knows of no other address.
-func (t *walk) rewritten(from Place) bool {
-	return slices.ContainsFunc(t.changes, func(c change) bool {
-		return c.By == "service" && c.Node == from.Node && !c.kernel
-	})
 }
 
 // involved are the pods whose own tables matter, whether the packet gets there

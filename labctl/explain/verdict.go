@@ -67,24 +67,41 @@ func Judge(p lang.Printer, w *World, q Question, ways []Way) Verdict {
 		v.Sentence = arrives(p, &ways[0])
 		return v
 	}
-	v.Findings = causes(p, w, q, lost, ways[lost])
+	v.Findings = causes(p, w, q, lost, &ways[lost])
+	v.others(p, w, q, lost, ways)
 	for _, s := range w.Stages {
 		if all(w.in(s), q, v.Ways) {
 			v.Stages = append(v.Stages, s.Name)
 		}
 	}
 	v.Sentence = v.lostSentence(p)
-	for _, f := range v.Findings[1:] {
-		v.Also = append(v.Also, also(p, v.Findings[0], f))
-	}
 	return v
 }
 
+// others says what the first cure leaves: of the way that it is about, and of
+// other ways that are lost for reasons of their own.
+func (v *Verdict) others(p lang.Printer, w *World, q Question, lost int, ways []Way) {
+	for _, f := range v.Findings[1:] {
+		v.Also = append(v.Also, also(p, v.Findings[0], f))
+	}
+	for i := range ways {
+		if i == lost || ways[i].Arrives() {
+			continue
+		}
+		f := find(p, w, q, i, &ways[i])
+		if f.same(v.Findings[0]) || slices.ContainsFunc(v.Findings, f.same) {
+			continue
+		}
+		v.Findings = append(v.Findings, f)
+		v.Also = append(v.Also, p.Sprintf("backend %s is lost for another reason: %s. Mend it: %s", ways[i].Backend, f.Reason, joined(f.Cures)))
+	}
+}
+
 // causes finds what loses a way, mends that in thought, and looks again.
-func causes(p lang.Printer, w *World, q Question, choice int, way Way) []Finding {
+func causes(p lang.Printer, w *World, q Question, choice int, way *Way) []Finding {
 	var found []Finding
 	for len(found) < maxMends && !way.Arrives() {
-		f := find(p, w, q, choice, &way)
+		f := find(p, w, q, choice, way)
 		if n := len(found); n > 0 && found[n-1].same(f) {
 			break // the cure did not help
 		}
@@ -94,7 +111,8 @@ func causes(p lang.Printer, w *World, q Question, choice int, way Way) []Finding
 		}
 		w = w.clone()
 		f.mends[0].apply(w)
-		way, _ = follow(w, q, choice)
+		next, _ := follow(w, q, choice)
+		way = &next
 	}
 	return found
 }

@@ -46,6 +46,7 @@ type change struct {
 	Place
 	Translation
 	kernel bool // by the kernel's NAT, not by the datapath
+	socket bool // before there was a packet: no packet of the reply is changed for it
 }
 
 const usualTTL = 64
@@ -371,8 +372,10 @@ func (t *walk) explainRoute(s *api.Space, q api.PathQuery, d api.PathDecision) {
 		hop.Rule = ruleText(*m.rule)
 	}
 	won := m.won
-	if d.To.IsValid() && (won < 0 || m.routes[won].To != d.To || m.routes[won].Table != d.Table) {
-		won = slices.IndexFunc(m.routes, func(r api.Route) bool { return r.To == d.To && r.Table == d.Table })
+	// Where nobody added a rule the kernel keeps the local table within the main
+	// one, and says so: the number of the table alone tells nothing.
+	if d.To.IsValid() && (won < 0 || m.routes[won].To != d.To) {
+		won = slices.IndexFunc(m.routes, func(r api.Route) bool { return r.To == d.To })
 	}
 	hop.Routes = nil
 	for i, r := range m.routes {
