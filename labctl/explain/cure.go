@@ -42,7 +42,15 @@ func mends(w *World, p *Path, to netip.Addr) []mend {
 			})
 		}, nil}}
 	case LinkDown:
+		if s := w.space(at); s != nil && link(s, e.Device) != nil && link(s, e.Device).Up {
+			return nil // it is its other end that is down
+		}
 		return []mend{{command(at, "ip link set %s up", e.Device), func(w *World) { w.edit(at, func(s *api.Space) { setUp(s, e.Device) }) }, nil}}
+	case NoAddress:
+		address, _ := netip.ParsePrefix(e.detail)
+		return []mend{{command(at, "ip addr add %s dev %s", address, e.Device), func(w *World) {
+			w.edit(at, func(s *api.Space) { addAddress(s, e.Device, address) })
+		}, nil}}
 	case ForwardingOff:
 		return turnForwardingOn(w, at, e.Device)
 	case ReversePath:
@@ -64,7 +72,7 @@ func mends(w *World, p *Path, to netip.Addr) []mend {
 	case Loop:
 		return straighten(w, p, to)
 	case StaleFlow:
-		return forget(w, at, e)
+		return forget(at, e)
 	}
 	return nil
 }
@@ -78,11 +86,7 @@ func addRoute(w *World, at Place, to netip.Addr) []mend {
 	if r, ok := plannedRoute(w, at, to); ok {
 		return []mend{routeMend(at, r, "add")}
 	}
-	holder, ok := w.holder(to)
-	if !ok {
-		return nil
-	}
-	hop, ok := w.Planned.Towards(at.Node, holder.Node)
+	hop, ok := w.hopTo(at, to)
 	if !ok {
 		return nil
 	}
@@ -330,15 +334,12 @@ func ruleName(c *api.Chain, r *api.FilterRule) string {
 }
 
 // forget deletes what connection tracking holds on to.
-func forget(w *World, at Place, e End) []mend {
-	if e.detail == "" {
-		return nil
+func forget(at Place, e End) []mend {
+	if !e.kernel {
+		return nil // it ends with the connection
 	}
 	return []mend{{command(at, "conntrack -D -r %s", addressOf(e.detail)), func(w *World) {
 		w.edit(at, func(s *api.Space) { s.Tracked = nil })
-		if n := w.node(at.Node); n != nil {
-			n.Flows = nil
-		}
 	}, nil}}
 }
 

@@ -178,7 +178,7 @@ func (t *walk) alreadyTracked(at Place, s *api.Space) bool {
 		if e.ReplySource != e.Destination {
 			t.backend = e.ReplySource
 			if !ruleStands(s, e.ReplySource) {
-				t.stale = &End{Cause: StaleFlow, Place: at, detail: e.ReplySource.String()}
+				t.stale = &End{Cause: StaleFlow, Place: at, detail: e.ReplySource.String(), kernel: true}
 			}
 			t.translate(at, "nat", "destination", e.ReplySource, true)
 		}

@@ -2,6 +2,7 @@ package explain
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -47,10 +48,19 @@ func (r *Report) title(p lang.Printer) string {
 	if q.DontFragment {
 		what = p.Sprintf("%s, %d bytes that must not be fragmented", what, q.Size)
 	}
-	if len(r.Ways) > 0 && r.Ways[0].Packet.From.IsValid() {
-		return p.Sprintf("%s (%s) to %s (%s), %s", r.From, r.Ways[0].Packet.From, r.To, q.To, what)
+	from := q.From
+	if len(r.Ways) > 0 {
+		from = r.Ways[0].Packet.From
 	}
-	return p.Sprintf("%s to %s (%s), %s", r.From, r.To, q.To, what)
+	return p.Sprintf("%s to %s, %s", withAddress(r.From, from), withAddress(r.To, q.To), what)
+}
+
+// withAddress is a name with its address, where it does not say that itself.
+func withAddress(name string, a netip.Addr) string {
+	if !a.IsValid() || strings.HasPrefix(name, a.String()) {
+		return name
+	}
+	return fmt.Sprintf("%s (%s)", name, a)
 }
 
 func (w *Way) text(b *strings.Builder, p lang.Printer) {
@@ -80,7 +90,7 @@ func (p *Path) text(b *strings.Builder, l lang.Printer) {
 	for i := range p.Hops {
 		h := &p.Hops[i]
 		lines := h.lines(l)
-		fmt.Fprintf(b, "  %-*s  %-*s  %s\n", place, h.Place.Name(), in, inText(*h), lines[0])
+		b.WriteString(strings.TrimRight(fmt.Sprintf("  %-*s  %-*s  %s", place, h.Place.Name(), in, inText(*h), lines[0]), " ") + "\n")
 		for _, line := range lines[1:] {
 			fmt.Fprintf(b, "  %-*s  %-*s  %s\n", place, "", in, "", line)
 		}
@@ -124,7 +134,7 @@ func (h *Hop) lines(l lang.Printer) []string {
 		first = l.Sprintf("its own address")
 	case won != nil:
 		first = routeText(*won)
-	default:
+	case h.looked:
 		first = l.Sprintf("no route")
 	}
 	lines := []string{first}

@@ -70,6 +70,9 @@ func Judge(p lang.Printer, w *World, q Question, ways []Way) Verdict {
 	v.Findings = causes(p, w, q, lost, &ways[lost])
 	v.others(p, w, q, lost, ways)
 	for _, s := range w.Stages {
+		if all(w.clone(), q, v.Ways) {
+			break // by the tables it would arrive: no stage changes what loses it
+		}
 		if all(w.in(s), q, v.Ways) {
 			v.Stages = append(v.Stages, s.Name)
 		}
@@ -133,10 +136,27 @@ func find(p lang.Printer, w *World, q Question, choice int, way *Way) Finding {
 	for _, m := range f.mends {
 		f.Cures = append(f.Cures, m.command)
 	}
-	if len(f.Cures) == 0 && (e.Pod != "" || e.Cause == NoPod || e.Cause == NotReady || e.Cause == Unknown) {
+	if len(f.Cures) == 0 && upMends(w, e) {
 		f.Cures = []string{"labctl up"}
 	}
 	return f
+}
+
+// upMends says whether labctl up does away with a cause that nothing shorter does.
+func upMends(w *World, e End) bool {
+	switch e.Cause {
+	case NoPod:
+		_, known := w.pod(e.address)
+		return known
+	case NoRoute, DefaultRoute:
+		return e.Pod != ""
+	case LinkDown:
+		return true
+	case Unknown:
+		n := w.node(e.Node)
+		return n != nil && n.Silent != ""
+	}
+	return false
 }
 
 func (w *Way) lostLeg() *Path {
@@ -167,6 +187,11 @@ func refine(w *World, q Question, choice int, way *Way, leg *Path) {
 			return
 		}
 	}
+	if e.Cause == NoRoute || e.Cause == LeftLab {
+		if lostDevice(w, e, last.To) {
+			return
+		}
+	}
 	won := last.winner()
 	if (e.Cause == LeftLab || e.Cause == EndsHere) && won != nil && won.To.Bits() == 0 {
 		if _, ok := w.holder(last.To); ok {
@@ -176,6 +201,43 @@ func refine(w *World, q Question, choice int, way *Way, leg *Path) {
 	if e.route == nil {
 		e.route = won
 	}
+}
+
+// lostDevice finds out whether a route is missing because the interface that it
+// leads out of is down, or has lost its address: the kernel takes its routes then.
+func lostDevice(w *World, e *End, to netip.Addr) bool {
+	s, at := w.space(e.Place), e.Place
+	hop, ok := w.hopTo(at, to)
+	if s == nil || !ok || at.Pod != "" {
+		return false
+	}
+	n, _ := w.Planned.Node(at.Node)
+	planned, _ := n.Link(hop.Device)
+	l := link(s, hop.Device)
+	switch {
+	case l == nil || planned.Name == "":
+		return false
+	case !l.Up:
+		*e = End{Cause: LinkDown, Place: at, Device: l.Name, Answered: e.Answered}
+		return true
+	case len(planned.Addresses) > 0 && !slices.Contains(l.Addresses, planned.Addresses[0]):
+		*e = End{Cause: NoAddress, Place: at, Device: l.Name, Answered: e.Answered, address: planned.Addresses[0].Addr(), detail: planned.Addresses[0].String()}
+		return true
+	}
+	return false
+}
+
+// hopTo is the next hop that a place should send to an address by: that of the
+// present stage's route, or the one that leads to whoever holds the address.
+func (w *World) hopTo(at Place, to netip.Addr) (path.NextHop, bool) {
+	if r, ok := plannedRoute(w, at, to); ok && len(r.NextHops) > 0 {
+		return path.NextHop{Via: r.NextHops[0].Via, Device: r.NextHops[0].Device}, true
+	}
+	holder, ok := w.holder(to)
+	if !ok {
+		return path.NextHop{}, false
+	}
+	return w.Planned.Towards(at.Node, holder.Node)
 }
 
 func isService(w *World, a netip.Addr) bool {

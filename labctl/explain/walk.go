@@ -103,7 +103,12 @@ func (t *walk) tables(at Place) (*api.Space, bool) {
 		t.open = append(t.open, Ask{Place: at})
 		return nil, false
 	}
-	t.end(Unknown, func(e *End) { e.Place = at; e.Device = "" })
+	t.end(Unknown, func(e *End) {
+		e.Place, e.Device = at, ""
+		if n := t.w.node(at.Node); n != nil {
+			e.detail = n.Silent
+		}
+	})
 	return nil, false
 }
 
@@ -367,7 +372,7 @@ func (t *walk) refused(at Place, s *api.Space, q api.PathQuery, d api.PathDecisi
 func (t *walk) explainRoute(s *api.Space, q api.PathQuery, d api.PathDecision) {
 	hop := t.path.here()
 	m := lookup(s, q)
-	hop.Rule = ""
+	hop.looked, hop.Rule = true, ""
 	if m.rule != nil {
 		hop.Rule = ruleText(*m.rule)
 	}

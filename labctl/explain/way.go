@@ -49,6 +49,7 @@ const (
 	SilentNeighbour Cause = "neighbour-silent"
 	WrongNeighbour  Cause = "wrong-neighbour" // the neighbour table names another's MAC address
 	LinkDown        Cause = "link-down"
+	NoAddress       Cause = "no-address" // an interface has lost the address that its routes hang on
 	ForwardingOff   Cause = "forwarding-off"
 	ReversePath     Cause = "rp-filter"
 	Martian         Cause = "martian-source" // it comes in with an address of the node's own
@@ -97,6 +98,8 @@ type Hop struct {
 
 	// Outer is there where the packet leaves inside of another.
 	Outer *Outer `json:"outer,omitempty"`
+
+	looked bool // a FIB was asked, whether it had a route or not
 }
 
 // Outer is the packet around one in a tunnel.
@@ -146,6 +149,7 @@ type End struct {
 	size     int
 	detail   string
 	passing  bool // the packet was to be passed on, not its own
+	kernel   bool // it is the kernel's connection tracking, not the datapath's
 	sent     bool // the packet was on the link already
 	receiver Place
 }

@@ -121,6 +121,12 @@ func (t *walk) resolve(at Place, s *api.Space, out *api.Link, network string, ta
 		t.path.End = *mute
 		return
 	}
+	if port, ok := t.w.Planned.Holder(target); ok {
+		if n := t.w.node(port.Node); n != nil && n.Silent != "" {
+			t.end(Unknown, func(e *End) { e.Place, e.Device, e.detail = Place{Node: n.Name}, port.Interface, n.Silent })
+			return
+		}
+	}
 	t.silent(at, network, target)
 }
 

@@ -119,7 +119,14 @@ func deviceReason(p lang.Printer, w *World, leg *Path, to netip.Addr) string {
 	case WrongNeighbour:
 		return p.Sprintf("%s takes %s for the MAC address of %s, which is not so", at, e.detail, e.address)
 	case LinkDown:
+		if s := w.space(e.Place); s != nil {
+			if l := link(s, e.Device); l != nil && l.Up {
+				return p.Sprintf("%s of %s has no carrier: the link's other end is down", e.Device, at)
+			}
+		}
 		return p.Sprintf("%s of %s is down", e.Device, at)
+	case NoAddress:
+		return p.Sprintf("%s of %s has lost its address %s, and its routes with that", e.Device, at, e.detail)
 	case ForwardingOff:
 		return p.Sprintf("%s does not pass on what comes in by %s: forwarding is off there", at, e.Device)
 	case ReversePath:
@@ -142,7 +149,7 @@ func serviceReason(p lang.Printer, w *World, leg *Path, to netip.Addr) string {
 	at := e.Place.Name()
 	switch e.Cause {
 	case NoBackend:
-		return p.Sprintf("service %s has no backend that is ready", orNone(p, e.detail))
+		return noBackend(p, w, e.detail)
 	case StaleFlow:
 		return p.Sprintf("%s still sends this connection to %s, which is no backend any more", at, e.detail)
 	case NoPod:
@@ -159,7 +166,28 @@ func serviceReason(p lang.Printer, w *World, leg *Path, to netip.Addr) string {
 	case WrongSource:
 		return p.Sprintf("it comes from %s, which %s did not call: the translation on the way there was not undone", e.address, at)
 	}
+	switch n := w.node(e.Node); {
+	case n != nil && n.Silent != "":
+		return p.Sprintf("what %s does with it cannot be told: %s", at, n.Silent)
+	case e.detail != "":
+		return p.Sprintf("the kernel of %s refuses it (%s), which its tables do not explain", at, e.detail)
+	}
 	return p.Sprintf("what %s does with it cannot be told", at)
+}
+
+// noBackend says why a service has none.
+func noBackend(p lang.Printer, w *World, service string) string {
+	for _, s := range w.Cluster.Services {
+		if s.Key() != service || len(s.Backends) == 0 {
+			continue
+		}
+		var pods []string
+		for _, b := range s.Backends {
+			pods = append(pods, shortPod(b.Pod))
+		}
+		return p.Sprintf("service %s has no backend that is ready: of its pods (%s) none is", service, joined(pods))
+	}
+	return p.Sprintf("service %s has no backend: no pod bears the labels that it selects", service)
 }
 
 func orNone(p lang.Printer, text string) string {
