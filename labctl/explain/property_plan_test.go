@@ -224,7 +224,7 @@ func (p *plan) drawFault(r *rand.Rand) fault {
 		line = fmt.Sprintf(line, args...)
 		return fault{n.name + ": " + line, func(net *network) error {
 			err := net.nodes[n.name].run(line)
-			if err != nil && (strings.Contains(err.Error(), "File exists") || strings.Contains(err.Error(), "unreachable")) {
+			if err != nil && (strings.Contains(err.Error(), "File exists") || strings.Contains(err.Error(), "not found") || strings.Contains(err.Error(), "unreachable")) {
 				return nil
 			}
 			return err
