@@ -5,6 +5,7 @@ package ladder
 import (
 	"context"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/native-routing/labctl/agent/api"
@@ -137,4 +138,12 @@ type Prober interface {
 // place that cannot look is blind in the ladder; the error is one of the sender.
 func Observe(ctx context.Context, p Prober, probe Probe, places []Place) (Ladder, error) {
 	return observe(ctx, p, probe, places)
+}
+
+// String is the node's name, or the pod's without the namespace default.
+func (p Place) String() string {
+	if p.Pod == "" {
+		return p.Node
+	}
+	return strings.TrimPrefix(p.Pod, "default/")
 }
