@@ -146,7 +146,7 @@ func echoFilter(session uint32) []bpf.Instruction {
 		12: bpf.JumpIf{Cond: bpf.JumpEqual, Val: icmpEcho, SkipTrue: 1},
 		13: bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: icmpEchoReply, SkipTrue: reject - 14},
 		14: bpf.LoadIndirect{Off: icmpHeaderSize, Size: 4},
-		15: bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: tagMagic, SkipTrue: reject - 16},
+		15: bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: api.TagMagic, SkipTrue: reject - 16},
 		16: bpf.LoadIndirect{Off: icmpHeaderSize + 4, Size: 4},
 		17: bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: session, SkipTrue: reject - 18},
 		18: bpf.RetConstant{Val: maxIPv4Header + icmpHeaderSize + tagSize},

@@ -34,6 +34,8 @@ type Packet struct {
 	// Length is how long the packet was, Data what was kept of it.
 	Length int
 	Data   []byte
+	// Comment goes into a file beside the packet.
+	Comment string
 }
 
 // Outgoing says that the node, or the pod, sent the packet out of the device.

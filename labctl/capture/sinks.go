@@ -111,9 +111,13 @@ func (f *File) Take(p *Packet) error {
 	}
 	f.taken[p.Device]++
 	flags := p.Flags
+	options := pcapgo.NgPacketOptions{Flags: &flags}
+	if p.Comment != "" {
+		options.Comments = []string{p.Comment}
+	}
 	return f.writer.WritePacketWithOptions(gopacket.CaptureInfo{
 		Timestamp: p.Time, CaptureLength: len(p.Data), Length: max(p.Length, len(p.Data)), InterfaceIndex: n,
-	}, p.Data, pcapgo.NgPacketOptions{Flags: &flags})
+	}, p.Data, options)
 }
 
 // Flush writes what is held back.
