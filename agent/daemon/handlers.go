@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 
 	"github.com/native-routing/labctl/agent/api"
+	"github.com/native-routing/labctl/agent/capture"
 	"github.com/native-routing/labctl/agent/inspect"
 )
 
@@ -31,7 +32,7 @@ func (d *daemon) handler() http.Handler {
 	d.handleExplain(mux)
 	prober := d.parts.prober()
 	handleProbes(mux, prober)
-	mux.Handle("POST "+api.CapturePath, newCaptures(prober))
+	mux.Handle("POST "+api.CapturePath, capture.NewHandler(prober.In))
 	return d.recovered(mux)
 }
 

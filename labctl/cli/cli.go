@@ -142,7 +142,7 @@ func newRoot(a *app) *cobra.Command {
 		return usageError{fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath())}
 	})
 	for _, c := range []func(*app) *cobra.Command{
-		newUp, newDown, newHalt, newStart, newStatus, newStage, newVerify, newExplain, newParity, newGet, newApply, newDelete, newExec, newSSH, newSSHConfig, newDbg, newDoctor, newTopology, newVersion,
+		newUp, newDown, newHalt, newStart, newStatus, newStage, newVerify, newExplain, newParity, newGet, newApply, newDelete, newExec, newSSH, newCapture, newSSHConfig, newDbg, newDoctor, newTopology, newVersion,
 	} {
 		root.AddCommand(c(a))
 	}
