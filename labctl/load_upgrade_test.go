@@ -77,7 +77,7 @@ func (l *loadLab) upWith(ctx context.Context, agent func(arch string) ([]byte, e
 	data := filepath.Join(l.dir, "data")
 	of := &lab.Lab{
 		Name: l.name, Provider: netns.New(netns.Options{RunDir: filepath.Join(l.dir, "run"), DataDir: data}),
-		Store: lab.Store{Dir: data}, Uplink: topo.NATUplink(), Agent: agent, Version: "0.1.0-dev", Story: quiet{},
+		Store: lab.Store{Dir: data}, Agent: agent, Version: "0.1.0-dev", Story: quiet{},
 	}
 	_, err = of.Up(ctx, wanted)
 	return err

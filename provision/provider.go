@@ -46,6 +46,33 @@ type Provider interface {
 	Destroy(ctx context.Context, lab string, nodes ...string) ([]Change, error)
 }
 
+// Powered is a provider whose nodes can be switched off and on again without
+// losing what is on their disks.
+type Powered interface {
+	// Halt shuts the named nodes down; all of the lab's where none is named. A
+	// node that is down already is no error.
+	Halt(ctx context.Context, lab string, nodes ...string) ([]Change, error)
+	// Start boots the named nodes of t; all where none is named.
+	Start(ctx context.Context, t *topo.Topology, nodes ...string) ([]Change, error)
+}
+
+// SSHReachable is a provider whose nodes ssh(1) reaches.
+type SSHReachable interface {
+	// SSHHosts says how, for every node of the lab that runs, in the order of the topology.
+	SSHHosts(ctx context.Context, lab string) ([]SSHHost, error)
+}
+
+// SSHHost is how ssh(1) reaches a node, in the words of ssh_config(5).
+type SSHHost struct {
+	Node         string `json:"node"`
+	HostName     string `json:"hostName"`
+	Port         int    `json:"port"`
+	User         string `json:"user"`
+	IdentityFile string `json:"identityFile"`
+	// KnownHosts is the file with the node's pinned key, under the alias Node.
+	KnownHosts string `json:"knownHosts"`
+}
+
 // KernelSharer is a provider whose nodes run on this machine's own kernel.
 type KernelSharer interface {
 	// KernelRelease is what uname -r prints; empty where it is not known.
@@ -161,6 +188,8 @@ type Node interface {
 	Shell() Command
 	// Arch is the node's architecture, in Go's words.
 	Arch() string
+	// Uplink is the interface by which the node reaches the world, as it stands now.
+	Uplink(ctx context.Context) (topo.Uplink, error)
 	// Dial connects from the node: network is unix or tcp.
 	Dial(ctx context.Context, network, address string) (net.Conn, error)
 	Close() error

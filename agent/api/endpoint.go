@@ -34,6 +34,7 @@ var (
 	GetTables    = Endpoint[None, Tables]{http.MethodGet, "/v1/tables"}
 	LookupRoutes = Endpoint[LookupRequest, LookupResponse]{http.MethodPost, "/v1/lookup"}
 	Ping         = Endpoint[PingRequest, PingResponse]{http.MethodPost, "/v1/ping"}
+	Knock        = Endpoint[KnockRequest, KnockResponse]{http.MethodPost, "/v1/knock"}
 	Trace        = Endpoint[TraceRequest, TraceResponse]{http.MethodPost, "/v1/trace"}
 	StartWitness = Endpoint[WitnessRequest, None]{http.MethodPost, "/v1/witness/start"}
 	StopWitness  = Endpoint[WitnessRequest, WitnessResponse]{http.MethodPost, "/v1/witness/stop"}

@@ -134,3 +134,56 @@ type Sighting struct {
 	TTL       int        `json:"ttl"`
 	Timestamp time.Time  `json:"timestamp"`
 }
+
+// KnockRequest opens one connection or sends one datagram to each target; all
+// at once.
+type KnockRequest struct {
+	Targets []KnockTarget `json:"targets"`
+}
+
+// The protocols of a KnockTarget.
+const (
+	KnockTCP = "tcp" // connects, and closes at once
+	KnockUDP = "udp" // sends one datagram, and waits for an answer
+)
+
+// KnockTarget is one port.
+type KnockTarget struct {
+	// Pod is the key of the pod on this node that sends; empty for the node itself.
+	Pod      string     `json:"pod,omitempty"`
+	Protocol string     `json:"protocol"`
+	To       netip.Addr `json:"to"`
+	Port     uint16     `json:"port"`
+	// From is the source address; the kernel chooses where it is absent.
+	From    netip.Addr    `json:"from,omitzero"`
+	Timeout time.Duration `json:"timeout"`
+	// Session and Probe go into a datagram's payload, in the same layout as an
+	// echo's.
+	Session uint32 `json:"session,omitempty"`
+	Probe   uint32 `json:"probe,omitempty"`
+}
+
+// KnockResponse has one result for each target, in the same order.
+type KnockResponse struct {
+	Results []KnockResult `json:"results"`
+}
+
+// The outcomes of a KnockResult.
+const (
+	KnockAnswered = "answered" // connected, or a datagram came back
+	KnockRefused  = "refused"  // a reset, or ICMP port unreachable: nobody listens there
+	KnockSilent   = "silent"   // nothing came back in time
+	KnockFailed   = "failed"   // an ICMP error or an error of this node's kernel: see Failure
+)
+
+// KnockResult is what came of one target.
+type KnockResult struct {
+	Outcome string `json:"outcome"`
+	// Local is the socket's own end, by which its packets are known where they leave.
+	Local netip.AddrPort `json:"local,omitzero"`
+	// Peer is what the socket says it is connected to.
+	Peer netip.AddrPort `json:"peer,omitzero"`
+	Took time.Duration  `json:"took"`
+	// Failure is why, where an error was told.
+	Failure *ProbeError `json:"failure,omitempty"`
+}

@@ -24,6 +24,8 @@ type State struct {
 	Underlay Underlay `json:"underlay"`
 	// Cluster is absent on a node that carries no pods.
 	Cluster *Cluster `json:"cluster,omitempty"`
+	// BGP is absent on a node that speaks none.
+	BGP *BGP `json:"bgp,omitempty"`
 	// Page is served over HTTP on port 80 of all the node's addresses; nothing is
 	// where it is empty.
 	Page string `json:"page,omitempty"`
@@ -91,6 +93,8 @@ type Status struct {
 	Objects []Object `json:"objects"`
 	// Datapath is absent where none is loaded.
 	Datapath *Datapath `json:"datapath,omitempty"`
+	// BGP is absent where the node speaks none.
+	BGP *BGPStatus `json:"bgp,omitempty"`
 }
 
 // Datapath is how the node's eBPF programs are attached.
@@ -120,7 +124,7 @@ const (
 
 // Object is one thing that an agent holds or watches.
 type Object struct {
-	// Kind is link, address, route, sysctl, pod, program, map, service, dns or page.
+	// Kind is link, address, route, sysctl, pod, program, map, service, dns, bgp or page.
 	Kind string `json:"kind"`
 	Name string `json:"name"`
 	// Owner is agent for what the agent mends, lab for what it only watches.

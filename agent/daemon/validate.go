@@ -43,6 +43,9 @@ func validate(s api.State) error {
 			v.say("a node of the cluster needs pods: its pod network")
 		}
 	}
+	if s.BGP != nil {
+		v.bgp(*s.BGP)
+	}
 	if len(s.Page) > maxPage {
 		v.say("page has %d bytes: want at most %d", len(s.Page), maxPage)
 	}

@@ -28,6 +28,8 @@ type Observation struct {
 	Peers []api.Decision
 	// Sysctls are the values found, in the state's order.
 	Sysctls []SysctlValue
+	// Learned is what BGP taught.
+	Learned Learned
 }
 
 // SysctlValue is the value of a sysctl, or the error of reading it.
@@ -118,6 +120,7 @@ func Plan(state api.State, seen Observation) ([]Action, []api.Object) {
 	} else if link := p.links[GatewayDevice]; link != nil && foreignGateway(link, p.links[gatewayPeer]) == nil {
 		p.first = append(p.first, Action{Verb: Delete, Object: Key{kindLink, GatewayDevice}, Link: &LinkChange{Name: GatewayDevice}})
 	}
+	p.learnedRoutes()
 	p.staleRoutes()
 	p.sysctls()
 	p.underlay()
@@ -359,7 +362,7 @@ func sameRoute(seen, want api.Route) bool {
 // gateway now.
 func (p *planner) staleRoutes() {
 	for i, r := range p.seen.Tables.Routes {
-		if r.Protocol == rtnl.RouteProtocol && !p.kept[i] {
+		if own(r) && !p.kept[i] {
 			p.first = append(p.first, Action{Verb: Delete, Object: Key{kindRoute, describe(r)}, Route: &p.seen.Tables.Routes[i]})
 		}
 	}

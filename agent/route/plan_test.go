@@ -57,6 +57,15 @@ func testPlan(t *testing.T, file string) {
 		seen.NoARP[link.Name] = slices.Contains(words, "noarp")
 		seen.Tables.Links = append(seen.Tables.Links, link)
 	})
+	each(section("learned"), func(words []string) {
+		if words[0] == "complete" {
+			seen.Learned.Complete = true
+			return
+		}
+		seen.Learned.Routes = append(seen.Learned.Routes, LearnedRoute{
+			Prefix: netip.MustParsePrefix(words[0]), NextHop: netip.MustParseAddr(words[2]), Peer: words[4],
+		})
+	})
 	each(section("routes"), func(words []string) { seen.Tables.Routes = append(seen.Tables.Routes, parseRoute(t, words)) })
 	each(section("lookups"), func(words []string) { seen.Peers = append(seen.Peers, parseDecision(words)) })
 	each(section("sysctls"), func(words []string) { seen.Sysctls = append(seen.Sysctls, SysctlValue{Value: words[0]}) })

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -63,6 +64,7 @@ type Reconciler struct {
 	state   *api.State
 	version uint64 // counts the states; a repeated one counts anew
 	settled uint64 // the version that objects speak of
+	learned Learned
 	objects []api.Object
 	mended  map[Key]int
 }
@@ -111,6 +113,21 @@ func (r *Reconciler) Set(state api.State) {
 	r.state, r.objects = &state, objects
 	r.version++
 	r.mu.Unlock()
+	signal(r.wake)
+}
+
+// Learn gives what BGP taught, in place of what was given before. The state is
+// not settled again before its routes are in place.
+func (r *Reconciler) Learn(l Learned) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if l.Complete == r.learned.Complete && slices.Equal(l.Routes, r.learned.Routes) {
+		return
+	}
+	r.learned = l
+	if r.state != nil {
+		r.version++
+	}
 	signal(r.wake)
 }
 
@@ -260,7 +277,7 @@ func (r *Reconciler) quieten(ctx context.Context, calm bool) bool {
 // says whether it changed anything, and whether all went well.
 func (r *Reconciler) pass(ctx context.Context, written *uint64) (changed, healthy bool) {
 	r.mu.Lock()
-	state, version := r.state, r.version
+	state, version, learned := r.state, r.version, r.learned
 	r.mu.Unlock()
 	if state == nil {
 		return false, true
@@ -274,6 +291,7 @@ func (r *Reconciler) pass(ctx context.Context, written *uint64) (changed, health
 			r.report(fmt.Errorf("look at the kernel's tables: %w", err))
 			return changed, false
 		}
+		seen.Learned = learned
 		actions, objects := Plan(*state, seen)
 		todo := actions[:0:0]
 		for _, a := range actions {

@@ -90,7 +90,7 @@ func (r *rig) shipped() (*topo.Topology, error) {
 func (r *rig) open(story *steps) *lab.Lab {
 	return &lab.Lab{
 		Name: r.name, Provider: netns.New(r.options), Store: lab.Store{Dir: r.options.DataDir},
-		Uplink: topo.NATUplink(), Agent: embedded.Binary, Version: version, Story: story,
+		Agent: embedded.Binary, Version: version, Story: story,
 	}
 }
 

@@ -37,12 +37,12 @@ func verify(t *testing.T, lab, stage string, spoil func(*simulator)) Report {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := newSimulator(path.Predict(staged, topo.NATUplink()))
+	s := newSimulator(path.Predict(staged, nil))
 	if spoil != nil {
 		spoil(s)
 	}
 	return Run(context.Background(), Subject{
-		Topology: staged, Stage: stage, Exceptions: whole.Exceptions(stage), Uplink: topo.NATUplink(),
+		Topology: staged, Stage: stage, Exceptions: whole.Exceptions(stage),
 	}, s, Selection{})
 }
 

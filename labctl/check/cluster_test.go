@@ -93,7 +93,7 @@ func shippedCluster(t *topo.Topology) api.Cluster {
 
 func newClusterSimulator(t *topo.Topology, cluster api.Cluster) *clusterSimulator {
 	s := &clusterSimulator{
-		simulator: newSimulator(withPods(path.Predict(t, topo.NATUplink()), cluster)), cluster: cluster,
+		simulator: newSimulator(withPods(path.Predict(t, nil), cluster)), cluster: cluster,
 		pods: map[string][]api.PodStatus{}, maps: map[string]*api.ServiceTable{}, growth: map[string]map[string]uint64{}, looks: map[string]uint64{},
 		unmasked: map[string]bool{}, masks: map[string]bool{}, portDown: map[string]bool{}, noSNAT: map[string]bool{}, bare: map[string]bool{}, biased: map[string]bool{},
 		fickle: map[string]bool{}, closed: map[string]bool{}, stale: map[string]netip.Addr{}, mute: map[string]bool{}, filters: map[string]bool{}, own: map[string]bool{}, webless: map[string]bool{}, bared: map[string]bool{}, stopped: map[string]bool{}, late: map[string]int{}, turns: map[string]*draws{}, asked: map[string]int{}, hangs: map[string]bool{}, objects: map[string][]api.Object{}, mapErrs: map[string]error{},

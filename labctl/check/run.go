@@ -21,7 +21,7 @@ type Subject struct {
 	Topology   *topo.Topology
 	Stage      string
 	Exceptions []topo.Exception
-	Uplink     topo.Uplink
+	Uplinks    topo.Uplinks
 	// Cluster is what the agents were told last, with the containers of all pods.
 	// Only services need it.
 	Cluster api.Cluster
@@ -84,7 +84,7 @@ func Run(ctx context.Context, subject Subject, prober Prober, selection Selectio
 }
 
 func newVerification(s Subject) *verification {
-	healthy := path.Predict(s.Topology, s.Uplink)
+	healthy := path.Predict(s.Topology, s.Uplinks)
 	return &verification{
 		topology: s.Topology, healthy: healthy, flows: flows(s.Topology, s.Exceptions, healthy), session: rand.Uint32(), patience: echoTimeout,
 		errs: map[string]error{}, probeErrs: map[string]error{}, tables: map[string]api.Tables{}, decisions: map[string][]api.Decision{},

@@ -39,7 +39,7 @@ func subjectOf(t *testing.T, lab, stage string, shape func(*api.Cluster)) Subjec
 	if shape != nil {
 		shape(&cluster)
 	}
-	return Subject{Topology: staged, Stage: stage, Exceptions: whole.Exceptions(stage), Uplink: topo.NATUplink(), Cluster: cluster}
+	return Subject{Topology: staged, Stage: stage, Exceptions: whole.Exceptions(stage), Cluster: cluster}
 }
 
 func verifyServices(t *testing.T, stage string, shape func(*api.Cluster), spoil func(*clusterSimulator)) Report {

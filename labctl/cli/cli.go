@@ -10,13 +10,10 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"runtime"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
-	"github.com/native-routing/labctl/agent/embedded"
 	"github.com/native-routing/labctl/labctl/lab"
 	"github.com/native-routing/labctl/labctl/manifest"
 	"github.com/native-routing/labctl/labctl/ui"
@@ -134,7 +131,7 @@ func newRoot(a *app) *cobra.Command {
 	}
 	f := root.PersistentFlags()
 	f.StringVar(&a.lab, "lab", a.Getenv("LABCTL_LAB"), "the lab, where several are up (LABCTL_LAB)")
-	f.StringVar(&a.provider, "provider", netns.Name, "what the lab stands on: "+netns.Name)
+	f.StringVar(&a.provider, "provider", "", "what a new lab stands on: "+strings.Join(providerNames(), ", ")+" (default "+netns.Name+")")
 	f.StringVar(&a.dataDir, "data-dir", cmp.Or(a.Getenv("LABCTL_DATA_DIR"), defaultDataDir()), "where labctl keeps its state (LABCTL_DATA_DIR)")
 	f.StringVar(&a.runDir, "run-dir", cmp.Or(a.Getenv("LABCTL_RUN_DIR"), "/run/labctl"), "where the nodes' namespaces and sockets are (LABCTL_RUN_DIR)")
 	f.BoolVarP(&a.quiet, "quiet", "q", false, "say nothing of what is under way")
@@ -142,7 +139,7 @@ func newRoot(a *app) *cobra.Command {
 		return usageError{fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath())}
 	})
 	for _, c := range []func(*app) *cobra.Command{
-		newUp, newDown, newStatus, newVerify, newGet, newApply, newDelete, newExec, newSSH, newDbg, newDoctor, newTopology, newVersion,
+		newUp, newDown, newHalt, newStart, newStatus, newVerify, newParity, newGet, newApply, newDelete, newExec, newSSH, newSSHConfig, newDbg, newDoctor, newTopology, newVersion,
 	} {
 		root.AddCommand(c(a))
 	}
@@ -176,75 +173,6 @@ func defaultDataDir() string {
 	}
 	return filepath.Join(dir, "labctl")
 }
-
-// open returns the lab of that name.
-func (a *app) open(name string, story *ui.Progress) (*lab.Lab, error) {
-	provider, err := a.newProvider()
-	if err != nil {
-		return nil, err
-	}
-	return &lab.Lab{
-		Name: name, Provider: provider, Store: lab.Store{Dir: a.dataDir}, Uplink: topo.NATUplink(),
-		Agent: embedded.Binary, Version: a.Version, Story: storyOf{story},
-	}, nil
-}
-
-func (a *app) newProvider() (provision.Provider, error) {
-	if a.provider != netns.Name {
-		return nil, usageError{fmt.Errorf("--provider %s: there is no such provider; there is %s", a.provider, netns.Name)}
-	}
-	return netns.New(netns.Options{RunDir: a.runDir, DataDir: a.dataDir}), nil
-}
-
-// current returns the lab that is up: the one that --lab names, or the only one.
-func (a *app) current(story *ui.Progress) (*lab.Lab, error) {
-	if a.lab != "" {
-		if err := topo.CheckName(a.lab); err != nil {
-			return nil, usageError{fmt.Errorf("--lab: %w", err)}
-		}
-		return a.open(a.lab, story)
-	}
-	labs, err := a.labs()
-	if err != nil {
-		return nil, err
-	}
-	switch len(labs) {
-	case 0:
-		if runtime.GOOS == "linux" && os.Geteuid() != 0 {
-			return nil, errNotRoots
-		}
-		return nil, fmt.Errorf("%w (labctl up brings one up)", errNoneUp)
-	case 1:
-		return a.open(labs[0], story)
-	}
-	return nil, usageError{fmt.Errorf("several labs are up: name one with --lab (%s)", strings.Join(labs, ", "))}
-}
-
-// labs lists what was brought up, and what bears a mark on this machine though
-// nothing says any more that it was.
-func (a *app) labs() ([]string, error) {
-	saved, err := lab.Store{Dir: a.dataDir}.Labs()
-	if err != nil {
-		return nil, err
-	}
-	provider, err := a.newProvider()
-	if err != nil {
-		return nil, err
-	}
-	marked, err := provider.Labs(context.Background())
-	if err != nil && !errors.Is(err, provision.ErrUnsupported) {
-		return nil, err
-	}
-	all := append(saved, marked...)
-	slices.Sort(all)
-	return slices.Compact(all), nil
-}
-
-// There may be no lab, or one that only root sees.
-var (
-	errNoneUp   = errors.New("no lab is up")
-	errNotRoots = errors.New("no lab of yours is up, and labs of namespaces are root's (sudo labctl …)")
-)
 
 // story returns the progress of a long command, told to stderr.
 func (a *app) story() *ui.Progress { return ui.Auto(a.Err, a.quiet) }

@@ -32,7 +32,7 @@ func newDoctor(a *app) *cobra.Command {
 				return err
 			}
 			if slices.ContainsFunc(findings, func(f provision.Finding) bool { return f.Severity == provision.Missing }) {
-				return fmt.Errorf("%s would not work here: see what is missing above", a.provider)
+				return fmt.Errorf("%s would not work here: see what is missing above", l.Provider.Name())
 			}
 			return nil
 		},

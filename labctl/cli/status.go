@@ -147,7 +147,7 @@ func (a *app) completePlaces(*cobra.Command, []string, string) ([]string, cobra.
 
 // saved is the lab that a completion is about.
 func (a *app) saved() (lab.Saved, bool) {
-	l, err := a.current(ui.NewProgress(io.Discard, ui.Quiet))
+	l, err := a.current(silent())
 	if err != nil {
 		return lab.Saved{}, false
 	}

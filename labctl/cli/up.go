@@ -10,6 +10,7 @@ import (
 	"github.com/native-routing/labctl/labctl/lab"
 	"github.com/native-routing/labctl/labctl/ui"
 	"github.com/native-routing/labctl/labctl/workload"
+	"github.com/native-routing/labctl/provision"
 )
 
 func newUp(a *app) *cobra.Command {
@@ -57,12 +58,7 @@ func (a *app) up(ctx context.Context, wanted lab.Wanted, format ui.Format) error
 }
 
 func (a *app) writeUp(w io.Writer, r lab.UpReport) error {
-	changes := ui.NewGrid()
-	changes.Indent = "  "
-	for _, c := range r.Changes {
-		changes.Row(c.Node, string(c.Verb), c.Object, c.Detail)
-	}
-	if err := changes.Write(w); err != nil {
+	if err := writeChanges(w, r.Changes); err != nil {
 		return err
 	}
 	changed := len(r.Changes) > 0
@@ -84,6 +80,15 @@ func (a *app) writeUp(w io.Writer, r lab.UpReport) error {
 	}
 	fmt.Fprintf(w, "\nLab %s %s (%s).\n", r.Lab, state, ui.Duration(r.Took))
 	return a.writeNext(w)
+}
+
+func writeChanges(w io.Writer, changes []provision.Change) error {
+	g := ui.NewGrid()
+	g.Indent = "  "
+	for _, c := range changes {
+		g.Row(c.Node, string(c.Verb), c.Object, c.Detail)
+	}
+	return g.Write(w)
 }
 
 // writeNext names the few commands worth trying next.

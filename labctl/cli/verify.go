@@ -79,10 +79,8 @@ func (a *app) verify(ctx context.Context, s check.Selection, format ui.Format) e
 	if err != nil {
 		return err
 	}
-	for _, n := range s.Nodes {
-		if _, ok := saved.Topology.Nodes.Get(n); !ok {
-			return usageError{fmt.Errorf("--node %s: lab %s has %s", n, l.Name, strings.Join(saved.Topology.Nodes.Names(), ", "))}
-		}
+	if err := knownNodes(l, s.Nodes); err != nil {
+		return err
 	}
 	report, err := l.Verify(ctx, s)
 	if err != nil {

@@ -91,7 +91,7 @@ func (a *app) source(args []string) (string, error) {
 	if len(args) > 0 {
 		return args[0], nil
 	}
-	l, err := a.current(ui.NewProgress(io.Discard, ui.Quiet))
+	l, err := a.current(silent())
 	if errors.Is(err, errNoneUp) || errors.Is(err, errNotRoots) {
 		return topologies.Default, nil
 	}

@@ -151,7 +151,7 @@ func (s *script) step(f txtar.File) {
 }
 
 func (s *script) remember() {
-	cluster, err := s.lab.Set.Cluster(s.lab.Topology)
+	cluster, err := s.lab.Set.Cluster(s.lab.Topology, nil)
 	if err != nil {
 		s.t.Fatal(err)
 	}

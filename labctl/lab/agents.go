@@ -29,7 +29,9 @@ type agents struct {
 	open map[string]*connection
 }
 
+// connection is one node's. Its own lock lets slow nodes be opened side by side.
 type connection struct {
+	mu     sync.Mutex
 	node   provision.Node
 	client *api.Client
 }
@@ -41,8 +43,12 @@ func (a *agents) Close() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, c := range a.open {
-		c.client.Close()
-		_ = c.node.Close() // nothing was written that could be lost
+		c.mu.Lock()
+		if c.node != nil {
+			c.client.Close()
+			_ = c.node.Close() // nothing was written that could be lost
+		}
+		c.mu.Unlock()
 	}
 	a.open = map[string]*connection{}
 }
@@ -50,8 +56,15 @@ func (a *agents) Close() {
 // connect opens a node once.
 func (a *agents) connect(ctx context.Context, name string) (*connection, error) {
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	if c := a.open[name]; c != nil {
+	c := a.open[name]
+	if c == nil {
+		c = &connection{}
+		a.open[name] = c
+	}
+	a.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.client != nil {
 		return c, nil
 	}
 	node, err := a.lab.Provider.OpenNode(ctx, a.lab.Name, name)
@@ -59,10 +72,8 @@ func (a *agents) connect(ctx context.Context, name string) (*connection, error) 
 		return nil, fmt.Errorf("open %s: %w", name, err)
 	}
 	socket := path.Join(node.RunDir(), "agent.sock")
-	c := &connection{node: node, client: api.NewClient(func(ctx context.Context) (net.Conn, error) {
-		return node.Dial(ctx, "unix", socket)
-	})}
-	a.open[name] = c
+	c.node = node
+	c.client = api.NewClient(func(ctx context.Context) (net.Conn, error) { return node.Dial(ctx, "unix", socket) })
 	return c, nil
 }
 
@@ -74,7 +85,7 @@ func call[Request, Response any](ctx context.Context, a *agents, node string, e 
 	if err != nil {
 		return none, err
 	}
-	within, cancel := context.WithTimeout(ctx, answerTime)
+	within, cancel := context.WithTimeout(ctx, a.lab.patient(answerTime))
 	defer cancel()
 	response, err := e.Call(within, c.client, request)
 	return response, said(ctx, node, err)
@@ -112,7 +123,7 @@ func probe[Request, Response any](ctx context.Context, a *agents, node string, e
 				return
 			case <-time.After(watchPeriod):
 			}
-			within, stop := context.WithTimeout(watched, answerTime)
+			within, stop := context.WithTimeout(watched, a.lab.patient(answerTime))
 			_, err := api.GetVersion.Call(within, c.client, api.None{})
 			stop()
 			if err != nil {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/native-routing/labctl/agent/api"
+	"github.com/native-routing/labctl/provision/fake"
 )
 
 // agentOf is the connections of a lab whose one agent answers by mux.
@@ -26,7 +27,7 @@ func agentOf(t *testing.T, mux *http.ServeMux) *agents {
 	t.Cleanup(func() { server.Close() })
 	go func() { _ = server.Serve(l) }()
 	client := api.NewClient(func(ctx context.Context) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "unix", socket) })
-	return &agents{open: map[string]*connection{"k8s-ctr": {client: client}}}
+	return &agents{lab: &Lab{Provider: fake.New()}, open: map[string]*connection{"k8s-ctr": {client: client}}}
 }
 
 func fetched(_ context.Context, r api.FetchRequest) (api.FetchResponse, error) {

@@ -14,17 +14,20 @@ import (
 
 // desired turns a topology into what one node's agent is to hold. It is pure:
 // the same topology gives the same generation.
-func desired(t *topo.Topology, uplink topo.Uplink, cluster api.Cluster, node string) (api.State, error) {
+func desired(t *topo.Topology, uplinks topo.Uplinks, cluster api.Cluster, node string) (api.State, error) {
 	n, _ := t.Nodes.Get(node)
 	state := api.State{
 		Lab: t.Metadata.Name, Node: node,
 		Pods:     podNetwork(t, node, n),
-		Underlay: underlay(n, uplink),
+		Underlay: underlay(n, uplinks.Of(node)),
 	}
 	state.Sysctls = sysctls(state.Underlay)
 	if state.Pods != nil && len(cluster.Nodes) > 0 {
 		own := workload.ForNode(cluster, node)
 		state.Cluster = &own
+	}
+	if n.BGP != nil {
+		state.BGP = speaker(t, node, n)
 	}
 	if n.WebServer {
 		state.Page = "<h1>Web Server : " + node + "</h1>"
@@ -36,6 +39,19 @@ func desired(t *topo.Topology, uplink topo.Uplink, cluster api.Cluster, node str
 	sum := sha256.Sum256(data)
 	state.Generation = hex.EncodeToString(sum[:6])
 	return state, nil
+}
+
+// speaker is a node's part in BGP: it advertises its pods.
+func speaker(t *topo.Topology, name string, n topo.Node) *api.BGP {
+	_, primary, _ := n.Primary()
+	b := &api.BGP{ASN: n.BGP.ASN, RouterID: primary.Address.Addr(), Neighbors: []api.BGPNeighbor{}}
+	if n.PodCIDR.IsValid() {
+		b.Advertise = []netip.Prefix{n.PodCIDR}
+	}
+	for _, s := range t.BGPSessions(name) {
+		b.Neighbors = append(b.Neighbors, api.BGPNeighbor{Name: s.Peer, Address: s.Address, ASN: s.ASN, Local: s.Local, Passive: s.Passive})
+	}
+	return b
 }
 
 // podNetwork is nil on a node that carries no pods.

@@ -13,16 +13,16 @@ func TestDesiredIsPure(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cluster, err := workload.Set{}.Cluster(whole)
+	cluster, err := workload.Set{}.Cluster(whole, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, node := range whole.Nodes.Names() {
-		first, err := desired(whole, topo.NATUplink(), cluster, node)
+		first, err := desired(whole, nil, cluster, node)
 		if err != nil {
 			t.Fatal(err)
 		}
-		second, err := desired(whole, topo.NATUplink(), cluster, node)
+		second, err := desired(whole, nil, cluster, node)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -47,13 +47,13 @@ func TestDesiredIsPure(t *testing.T) {
 
 func generations(t *testing.T, whole *topo.Topology) map[string]string {
 	t.Helper()
-	cluster, err := workload.Set{}.Cluster(whole)
+	cluster, err := workload.Set{}.Cluster(whole, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	all := map[string]string{}
 	for _, node := range whole.Nodes.Names() {
-		state, err := desired(whole, topo.NATUplink(), cluster, node)
+		state, err := desired(whole, nil, cluster, node)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,9 +19,9 @@ type DownReport struct {
 	Took time.Duration         `json:"tookNanoseconds"`
 }
 
-// Down removes everything that bears the lab's mark, then looks again. It may
-// be repeated and cut short at any moment.
-func (l *Lab) Down(ctx context.Context) (DownReport, error) {
+// Down removes everything that bears the lab's mark, or the named nodes alone,
+// then looks again. It may be repeated and cut short at any moment.
+func (l *Lab) Down(ctx context.Context, nodes ...string) (DownReport, error) {
 	start := time.Now()
 	report := DownReport{Lab: l.Name}
 	unlock, err := l.lock(ctx)
@@ -29,17 +30,23 @@ func (l *Lab) Down(ctx context.Context) (DownReport, error) {
 	}
 	defer unlock()
 	step := l.Story.Start("remove")
-	report.Changes, err = l.Provider.Destroy(ctx, l.Name)
+	report.Changes, err = l.Provider.Destroy(ctx, l.Name, nodes...)
 	if err != nil {
 		step.Fail(err)
 		return report, fmt.Errorf("remove: %w", err)
 	}
 	step.Done(summary(report.Changes))
 	proof := l.Story.Start("proof")
-	if report.Left, err = l.Provider.Observe(ctx, l.Name); err == nil && !report.Left.Empty() {
+	report.Left, err = l.Provider.Observe(ctx, l.Name)
+	if len(nodes) > 0 {
+		report.Left = provision.Observation{Nodes: slices.DeleteFunc(report.Left.Nodes, func(n provision.ObservedNode) bool {
+			return !slices.Contains(nodes, n.Name)
+		})}
+	}
+	if err == nil && !report.Left.Empty() {
 		err = fmt.Errorf("still there: %s (run labctl down again)", strings.Join(leftovers(report.Left), ", "))
 	}
-	if err == nil {
+	if err == nil && len(nodes) == 0 {
 		// The state goes last, so that a down cut short before knows its lab.
 		err = l.Store.Remove(l.Name)
 	}

@@ -81,7 +81,7 @@ func (l *Lab) remember(w Wanted) (Saved, []workload.Change, error) {
 		if old.Provider != saved.Provider {
 			return saved, nil, fmt.Errorf("lab %s stands on %s, not on %s: take it down first (labctl down --lab %s)", l.Name, old.Provider, saved.Provider, l.Name)
 		}
-		saved.Since, saved.Workloads, shipped = old.Since, old.Workloads, old.Shipped
+		saved.Since, saved.Uplinks, saved.Workloads, shipped = old.Since, old.Uplinks, old.Workloads, old.Shipped
 	}
 	changes, err := furnish(&saved, shipped, w.Objects)
 	if err != nil {

@@ -6,7 +6,6 @@ import (
 	"errors"
 
 	"github.com/native-routing/labctl/provision"
-	"github.com/native-routing/labctl/topologies/topo"
 )
 
 // Errors to match with errors.Is.
@@ -23,8 +22,6 @@ type Lab struct {
 	Name     string
 	Provider provision.Provider
 	Store    Store
-	// Uplink is eth0 as the provider makes it.
-	Uplink topo.Uplink
 	// Agent returns the agent's executable for an architecture, in Go's words.
 	Agent func(arch string) ([]byte, error)
 	// Version is labctl's own.

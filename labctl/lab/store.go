@@ -37,12 +37,14 @@ type Saved struct {
 	Topology *topo.Topology `json:"topology"`
 	// Source is the file, or the name of a shipped topology; Digest is the
 	// SHA-256 of its content, in hex.
-	Source   string    `json:"source"`
-	Digest   string    `json:"digest"`
-	Stage    string    `json:"stage,omitempty"`
-	Provider string    `json:"provider"`
-	Version  string    `json:"version"`
-	Since    time.Time `json:"since"`
+	Source   string `json:"source"`
+	Digest   string `json:"digest"`
+	Stage    string `json:"stage,omitempty"`
+	Provider string `json:"provider"`
+	// Uplinks are as they were when the nodes were looked at last.
+	Uplinks topo.Uplinks `json:"uplinks,omitempty"`
+	Version string       `json:"version"`
+	Since   time.Time    `json:"since"`
 	// Workloads are the Kubernetes objects of the lab. Shipped names those that
 	// the topology brought.
 	Workloads workload.Set   `json:"workloads"`

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -75,9 +74,14 @@ type up struct {
 	agents   *agents
 	states   map[string]api.State
 
-	mu      sync.Mutex
-	report  UpReport
-	inPlace int // objects that the agents hold, after settle
+	// only are the nodes to work on; all of them where it is empty.
+	only []string
+
+	mu     sync.Mutex
+	report UpReport
+	// equipped are the nodes that were given another executable of the agent.
+	equipped map[string]bool
+	inPlace  int // objects that the agents hold, after settle
 }
 
 // Up makes a lab real, or brings a running one in line with what is wanted. It
@@ -123,7 +127,7 @@ func (l *Lab) stageOf(w Wanted) string {
 }
 
 func (l *Lab) newUp(staged *topo.Topology, saved Saved) *up {
-	u := &up{Lab: l, topology: staged, saved: saved, agents: l.agents(), states: map[string]api.State{}}
+	u := &up{Lab: l, topology: staged, saved: saved, agents: l.agents(), states: map[string]api.State{}, equipped: map[string]bool{}}
 	u.report.Changes = []provision.Change{}
 	return u
 }
@@ -192,10 +196,17 @@ func (u *up) changed(changes ...provision.Change) {
 	u.report.Changes = append(u.report.Changes, changes...)
 }
 
-// each works on every node of the topology at once, within bounds. The changes
-// come out in the order of the file.
+// names are the nodes to work on, in the order of the file.
+func (u *up) names() []string {
+	return slices.DeleteFunc(u.topology.Nodes.Names(), func(n string) bool {
+		return len(u.only) > 0 && !slices.Contains(u.only, n)
+	})
+}
+
+// each works on all of them at once, within bounds. The changes come out in the
+// order of the file.
 func (u *up) each(ctx context.Context, do func(ctx context.Context, node string) ([]provision.Change, error)) error {
-	names := u.topology.Nodes.Names()
+	names := u.names()
 	changes := make([][]provision.Change, len(names))
 	errs := make([]error, len(names))
 	var group errgroup.Group
@@ -211,10 +222,20 @@ func (u *up) each(ctx context.Context, do func(ctx context.Context, node string)
 	return errors.Join(errs...)
 }
 
+// nodes makes every node and puts the agent on it at once: where nodes come one
+// after another, as VMs do, a long upload does not wait for the last of them.
 func (u *up) nodes(ctx context.Context) error {
-	return u.each(ctx, func(ctx context.Context, node string) ([]provision.Change, error) {
-		return u.Provider.EnsureNode(ctx, u.topology, node)
+	err := u.each(ctx, func(ctx context.Context, node string) ([]provision.Change, error) {
+		changes, err := u.Provider.EnsureNode(ctx, u.topology, node)
+		if err != nil {
+			return changes, err
+		}
+		return changes, u.equip(ctx, node)
 	})
+	if err != nil {
+		return err
+	}
+	return u.learnUplinks(ctx)
 }
 
 func (u *up) links(ctx context.Context) error {
@@ -223,72 +244,14 @@ func (u *up) links(ctx context.Context) error {
 	return err
 }
 
-// startAgents puts the agent on every node and keeps it running.
-func (u *up) startAgents(ctx context.Context) error {
-	return u.each(ctx, func(ctx context.Context, name string) ([]provision.Change, error) {
-		c, err := u.agents.connect(ctx, name)
-		if err != nil {
-			return nil, err
-		}
-		agent, err := u.agentFile(c.node.Arch())
-		if err != nil {
-			return nil, err
-		}
-		put, err := c.node.Put(ctx, agent)
-		if err != nil {
-			return nil, fmt.Errorf("put the agent on %s: %w", name, err)
-		}
-		service := provision.Service{
-			Name: "agent",
-			Argv: []string{path.Join(c.node.Dir(), "agent"), "--run", c.node.RunDir(), "--data", c.node.Dir(),
-				"--bpf", c.node.BPFDir(), "--cgroup", c.node.Cgroup()},
-		}
-		changes, err := c.node.EnsureService(ctx, service)
-		if err == nil && u.answers(ctx, name) != nil {
-			service.Restart = "it did not answer"
-			var again []provision.Change
-			again, err = c.node.EnsureService(ctx, service)
-			changes = append(changes, again...)
-			if err == nil {
-				err = u.answers(ctx, name)
-			}
-		}
-		if err != nil {
-			return changes, fmt.Errorf("start the agent of %s: %w (its log is %s)", name, err, path.Join(c.node.Dir(), "agent.log"))
-		}
-		if put && len(changes) == 0 {
-			changes = []provision.Change{{Verb: provision.Created, Node: name, Object: "executable of its agent"}}
-		}
-		return changes, nil
-	})
-}
-
-// answers asks an agent that was started for its version, until it has opened
-// its socket.
-func (u *up) answers(ctx context.Context, node string) error {
-	ctx, cancel := context.WithTimeout(ctx, openTime)
-	defer cancel()
-	for {
-		_, err := call(ctx, u.agents, node, api.GetVersion, api.None{})
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return err
-		case <-time.After(time.Millisecond):
-		}
-	}
-}
-
 // sendStates gives every agent what it is to hold.
 func (u *up) sendStates(ctx context.Context) error {
-	cluster, err := u.saved.Workloads.Cluster(u.topology)
+	cluster, err := u.saved.Workloads.Cluster(u.topology, u.saved.Uplinks)
 	if err != nil {
 		return err
 	}
-	for _, name := range u.topology.Nodes.Names() {
-		state, err := desired(u.topology, u.Uplink, cluster, name)
+	for _, name := range u.names() {
+		state, err := desired(u.topology, u.saved.Uplinks, cluster, name)
 		if err != nil {
 			return err
 		}
@@ -324,7 +287,7 @@ func setBack(node string, before api.Status) []provision.Change {
 
 // settle waits until every agent holds what it was given, object by object.
 func (u *up) settle(ctx context.Context) error {
-	patience := settleTime + time.Duration(len(u.topology.Nodes))*settleEach
+	patience := u.patient(settleTime + time.Duration(len(u.topology.Nodes))*settleEach)
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	refused := make(map[string][]Refusal)
@@ -343,7 +306,7 @@ func (u *up) settle(ctx context.Context) error {
 		}
 		return nil, err
 	})
-	for _, name := range u.topology.Nodes.Names() {
+	for _, name := range u.names() {
 		u.report.Refused = append(u.report.Refused, refused[name]...)
 	}
 	return err

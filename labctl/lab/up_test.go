@@ -52,7 +52,7 @@ func newStage(t *testing.T) *stage {
 	s.provider.Dial = s.dial
 	s.lab = &Lab{
 		Name: loaded.Metadata.Name, Provider: s.provider, Store: Store{Dir: filepath.Join(t.TempDir(), "state")},
-		Uplink: topo.NATUplink(), Agent: func(string) ([]byte, error) { return []byte("an agent"), nil }, Story: silent{},
+		Agent: func(string) ([]byte, error) { return []byte("an agent"), nil }, Story: silent{},
 	}
 	return s
 }

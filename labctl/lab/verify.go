@@ -17,14 +17,14 @@ func (l *Lab) Verify(ctx context.Context, selection check.Selection) (check.Repo
 	if err != nil {
 		return check.Report{}, err
 	}
-	cluster, err := saved.Workloads.Cluster(staged)
+	cluster, err := saved.Workloads.Cluster(staged, saved.Uplinks)
 	if err != nil {
 		return check.Report{}, err
 	}
 	agents := l.agents()
 	defer agents.Close()
 	report := check.RunAll(ctx, check.Subject{
-		Topology: staged, Stage: saved.Stage, Exceptions: saved.Topology.Exceptions(saved.Stage), Uplink: l.Uplink,
+		Topology: staged, Stage: saved.Stage, Exceptions: saved.Topology.Exceptions(saved.Stage), Uplinks: saved.Uplinks,
 		Cluster: cluster,
 	}, prober{agents}, selection)
 	return report, ctx.Err()

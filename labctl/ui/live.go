@@ -3,6 +3,7 @@ package ui
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/charmbracelet/x/ansi"
@@ -64,7 +65,8 @@ func (p *Progress) redraw(finished ...string) {
 // block returns the running steps' lines, at most limit, for what has scrolled
 // off the screen cannot be drawn again.
 func (p *Progress) block(limit int) []string {
-	shown := p.running
+	running := slices.Concat(p.running, p.parts)
+	shown := running
 	limit = max(limit, 1)
 	if len(shown) > limit {
 		shown = shown[:limit-1]
@@ -73,7 +75,7 @@ func (p *Progress) block(limit int) []string {
 	for _, t := range shown {
 		lines = append(lines, p.line(t, p.Style.Warn(p.spinner()), t.detail))
 	}
-	if rest := len(p.running) - len(shown); rest > 0 {
+	if rest := len(running) - len(shown); rest > 0 {
 		lines = append(lines, p.Style.Dim(fmt.Sprintf("%*s%s %d more", statusWidth, "", p.ellipsis(), rest)))
 	}
 	return lines

@@ -75,6 +75,37 @@ func TestLiveProgress(t *testing.T) {
 	})
 }
 
+// What is told of a step's parts goes with the step on a terminal, and stays
+// line by line elsewhere.
+func TestTell(t *testing.T) {
+	tell := func(p *Progress, look func(string)) {
+		nodes := p.Start("nodes")
+		p.Tell("k8s-ctr", "importing the box")
+		p.Tell("router", "booting")
+		p.Tell("k8s-ctr", "booting")
+		look("under way")
+		nodes.Done("2 created")
+		look("done")
+		p.Start("links").Done("unchanged")
+		p.Close()
+		p.Tell("router", "too late")
+		look("closed")
+	}
+	synctest.Test(t, func(t *testing.T) {
+		s := newScreen()
+		tell(NewProgress(s, Live), func(when string) { golden(t, "live, "+when, s.text()) })
+	})
+	var plain, quiet bytes.Buffer
+	p := NewProgress(&plain, Plain)
+	p.Now = func() time.Time { return time.Time{} }
+	tell(p, func(string) {})
+	golden(t, "plain", plain.Bytes())
+	tell(NewProgress(&quiet, Quiet), func(string) {})
+	if quiet.Len() > 0 {
+		t.Errorf("quiet, yet it says %q", quiet.String())
+	}
+}
+
 func TestLiveStory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScreen()

@@ -37,6 +37,8 @@ type Progress struct {
 
 	mu      sync.Mutex
 	running []*Task
+	// parts are what Tell told of the running steps, on a live story.
+	parts []*Task
 	// drawn is the number of lines that stand between the last finished line
 	// and the cursor.
 	drawn  int
@@ -89,6 +91,28 @@ func (p *Progress) Note(text string) {
 	p.tell(p.Style.Warn(pad("note", statusWidth)) + firstLine(text))
 }
 
+// Tell says what a part of a step, such as one of its nodes, is at: a line of its
+// own that lasts as long as the step on a live story, a line each time on a
+// plain one.
+func (p *Progress) Tell(part, what string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return
+	}
+	if p.mode != Live {
+		p.tell(p.Style.Dim(pad("..", statusWidth)) + pad(firstLine(part), stepWidth) + "  " + firstLine(what))
+		return
+	}
+	i := slices.IndexFunc(p.parts, func(t *Task) bool { return t.step == firstLine(part) })
+	if i < 0 {
+		p.parts = append(p.parts, &Task{progress: p, step: firstLine(part), start: p.Now()})
+		i = len(p.parts) - 1
+	}
+	p.parts[i].detail = firstLine(what)
+	p.redraw()
+}
+
 // Close ends the story; steps that still run are told as stopped. Nothing is
 // told after it. Close it before anything else is printed on the terminal.
 func (p *Progress) Close() {
@@ -113,6 +137,9 @@ func (p *Progress) finish(t *Task, status string, mark func(string) string, deta
 		return
 	}
 	p.running = slices.Delete(p.running, i, i+1)
+	if len(p.running) == 0 {
+		p.parts = nil
+	}
 	p.tell(p.line(t, mark(pad(status, statusWidth)), detail))
 }
 

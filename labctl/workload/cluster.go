@@ -31,8 +31,8 @@ const (
 // nodes in the topology's order, pods and services by namespace and name, the
 // name server's service among them. Pods without an address are left out. A
 // topology on which no node carries pods gives the zero Cluster.
-func (s Set) Cluster(t *topo.Topology) (api.Cluster, error) {
-	nodes := nodesOf(t)
+func (s Set) Cluster(t *topo.Topology, uplinks topo.Uplinks) (api.Cluster, error) {
+	nodes := nodesOf(t, uplinks)
 	if len(nodes) == 0 {
 		return api.Cluster{}, nil
 	}
@@ -84,7 +84,7 @@ func ForNode(c api.Cluster, node string) api.Cluster {
 	return c
 }
 
-func nodesOf(t *topo.Topology) []api.Node {
+func nodesOf(t *topo.Topology, uplinks topo.Uplinks) []api.Node {
 	var nodes []api.Node
 	for name, n := range t.Nodes.All() {
 		gateway, carries := n.PodGateway()
@@ -95,7 +95,7 @@ func nodesOf(t *topo.Topology) []api.Node {
 		node := api.Node{
 			Name: name, Address: primary.Address.Addr(), PodCIDR: n.PodCIDR, Gateway: gateway,
 			ControlPlane: n.Role == topo.RoleControlPlane,
-			Addresses:    []netip.Addr{topo.NATUplink().Address.Addr()},
+			Addresses:    []netip.Addr{uplinks.Of(name).Address.Addr()},
 		}
 		for _, iface := range n.Interfaces.All() {
 			if iface.Type != topo.Dummy {

@@ -34,7 +34,7 @@ spec:
 		}
 		seen[p.Name] = true
 	}
-	c, err := set.Cluster(lab)
+	c, err := set.Cluster(lab, nil)
 	if err != nil || len(c.Pods) != 50 {
 		t.Fatalf("%d pods, %v", len(c.Pods), err)
 	}

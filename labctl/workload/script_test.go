@@ -141,7 +141,7 @@ func (s *script) step(f txtar.File) string {
 		}
 		s.set, err = s.set.Reconcile(s.topo, s.now)
 	case ".cluster":
-		c, err := s.set.Cluster(s.topo)
+		c, err := s.set.Cluster(s.topo, nil)
 		if err != nil {
 			return err.Error() + "\n"
 		}

@@ -52,7 +52,7 @@ func study(t *testing.T) (*topo.Topology, workload.Set) {
 
 func TestOneWebpodPerNode(t *testing.T) {
 	lab, set := study(t)
-	c, err := set.Cluster(lab)
+	c, err := set.Cluster(lab, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +69,7 @@ func TestOneWebpodPerNode(t *testing.T) {
 
 func TestForNode(t *testing.T) {
 	lab, set := study(t)
-	whole, err := set.Cluster(lab)
+	whole, err := set.Cluster(lab, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +93,7 @@ func TestEmptySet(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c, err := workload.Set{}.Cluster(lab)
+		c, err := workload.Set{}.Cluster(lab, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -117,7 +117,7 @@ nodes: {r: {role: router, interfaces: {eth1: {network: n, address: 192.168.10.1/
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := workload.Set{}.Cluster(lab)
+	c, err := workload.Set{}.Cluster(lab, nil)
 	if diff := cmp.Diff(api.Cluster{}, c, cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); err != nil || diff != "" {
 		t.Errorf("a lab without pods (-want +got): %v\n%s", err, diff)
 	}

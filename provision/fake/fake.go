@@ -85,6 +85,9 @@ func New() *Provider { return &Provider{labs: map[string]*lab{}} }
 // Name returns "fake".
 func (p *Provider) Name() string { return Name }
 
+// KernelRelease returns nothing: no node runs, so none needs more time than this machine.
+func (p *Provider) KernelRelease() string { return "" }
+
 // Fail adds a fault to those that are there.
 func (p *Provider) Fail(f Fault) {
 	p.mu.Lock()

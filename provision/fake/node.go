@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/native-routing/labctl/provision"
+	"github.com/native-routing/labctl/topologies/topo"
 )
 
 type file struct {
@@ -42,6 +43,9 @@ func (n *Node) Dir() string { return path.Join("/fake/data", n.lab, n.name) }
 
 // RunDir returns a path that exists nowhere.
 func (n *Node) RunDir() string { return path.Join("/fake/run", n.lab, n.name) }
+
+// Uplink returns VirtualBox's.
+func (n *Node) Uplink(context.Context) (topo.Uplink, error) { return topo.NATUplink(), nil }
 
 // Arch returns this machine's architecture.
 func (n *Node) Arch() string { return runtime.GOARCH }

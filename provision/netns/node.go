@@ -13,6 +13,7 @@ import (
 	"runtime"
 
 	"github.com/native-routing/labctl/provision"
+	"github.com/native-routing/labctl/topologies/topo"
 )
 
 // Node is one running node. It stays usable until Close, also where the node is
@@ -39,6 +40,9 @@ func (n *Node) Dir() string { return n.at.dataNode(n.name) }
 
 // RunDir returns where the node's services keep sockets and locks.
 func (n *Node) RunDir() string { return n.at.runNode(n.name) }
+
+// Uplink returns VirtualBox's, which every namespace is given.
+func (n *Node) Uplink(context.Context) (topo.Uplink, error) { return topo.NATUplink(), nil }
 
 // Arch returns this machine's architecture.
 func (n *Node) Arch() string { return runtime.GOARCH }

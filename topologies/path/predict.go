@@ -16,11 +16,11 @@ const (
 
 // Predict returns the tables that the nodes of a healthy lab hold: what the
 // file asks for, what the kernel adds by itself, and what the agents make of it.
-func Predict(t *topo.Topology, uplink topo.Uplink) Lab {
+func Predict(t *topo.Topology, uplinks topo.Uplinks) Lab {
 	lab := Lab{Wires: map[Port]string{}}
 	for name, node := range t.Nodes.All() {
 		n := Node{Name: name, Forwarding: true}
-		n.addUplink(uplink)
+		n.addUplink(uplinks.Of(name))
 		for ifname, iface := range node.Interfaces.All() {
 			n.connect(Link{Name: ifname, Kind: kind(iface), MTU: iface.MTU, Addresses: []netip.Prefix{iface.Address}})
 			if iface.Network != "" {
@@ -37,6 +37,7 @@ func Predict(t *topo.Topology, uplink topo.Uplink) Lab {
 			lab.Nodes[i].addPods(t)
 		}
 	}
+	lab.addLearned(t)
 	return lab
 }
 

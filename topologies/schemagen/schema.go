@@ -155,6 +155,10 @@ func refine(s *jsonschema.Schema) {
 	for _, size := range []string{"services", "backends", "flows", "nat", "ipcache", "affinity"} {
 		between(at(s, "cluster.mapSizes."+size), 1, topo.MaxMapSize)
 	}
+	for _, bgp := range []string{"nodes.*.bgp", "stages.*.nodes.*.bgp"} {
+		between(at(s, bgp+".asn"), 1, topo.MaxASN)
+		at(s, bgp+".neighbors").UniqueItems = true
+	}
 	at(s, "providers.vagrant.box").Pattern = topo.BoxPattern
 	at(s, "providers.vagrant.boxVersion").Pattern = topo.BoxVersionPattern
 	at(s, "providers.vagrant.provider").Enum = values(topo.VagrantProviders())

@@ -126,6 +126,7 @@ nodes:
     routes:
       - {to: 0.0.0.0/0, via: 192.168.10.2}
     resources: {sshPort: 60000}
+    bgp: {asn: 65001, neighbors: [192.168.10.2]}
 providers:
   vagrant: {box: bento/ubuntu-24.04, provider: libvirt}
 stages:
@@ -156,6 +157,8 @@ stages:
 		"an MTU in quotes":      {"mtu: 1500", `mtu: "1500"`},
 		"a port":                {"60000", "65536"},
 		"a role":                {"role: host", "role: firewall"},
+		"a system":              {"asn: 65001", "asn: 4294967295"},
+		"a neighbour":           {"neighbors: [192.168.10.2]", "neighbors: [router]"},
 		"a provider":            {"libvirt", "docker"},
 		"a result":              {"result: lost", "result: gone"},
 		"nothing lost anywhere": {", at: a", ""},

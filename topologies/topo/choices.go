@@ -9,7 +9,7 @@ func (Role) Values() []string {
 func (InterfaceType) Values() []string { return []string{string(Ethernet), string(Dummy)} }
 
 // Values lists the routing modes that there are.
-func (RoutingMode) Values() []string { return []string{string(RoutingNative)} }
+func (RoutingMode) Values() []string { return []string{string(RoutingNative), string(RoutingVXLAN)} }
 
 // Values are the algorithms that there are.
 func (Algorithm) Values() []string { return []string{string(Random), string(Maglev)} }

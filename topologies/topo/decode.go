@@ -102,6 +102,8 @@ func (d *decoder) decoderOf(v reflect.Value, n *yaml.Node) func(*yaml.Node, refl
 			return d.str
 		case kind == reflect.Int && n.Tag == "!!int":
 			return d.integer
+		case kind == reflect.Uint32 && n.Tag == "!!int":
+			return d.unsigned
 		case kind == reflect.Bool && n.Tag == "!!bool":
 			return d.boolean
 		}

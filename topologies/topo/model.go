@@ -61,9 +61,21 @@ type Node struct {
 	PodCIDR    netip.Prefix   `json:"podCIDR,omitzero"`
 	Interfaces Map[Interface] `json:"interfaces"`
 	Routes     []Route        `json:"routes,omitempty"`
+	// BGP makes the node a speaker of BGP; nil where it is none.
+	BGP *BGP `json:"bgp,omitempty"`
 	// WebServer serves a page that names the node on port 80 of all its addresses.
 	WebServer bool      `json:"webServer,omitempty"`
 	Resources Resources `json:"resources,omitzero"`
+}
+
+// BGP is a node's part in BGP-4 (RFC 4271). A node with pods advertises its pod
+// CIDR; what a node learns goes into its main table.
+type BGP struct {
+	// ASN is the number of the node's autonomous system, of four octets (RFC 6793).
+	ASN uint32 `json:"asn"`
+	// Neighbors are addresses of other nodes that speak BGP. A node that names
+	// none waits for those that name it.
+	Neighbors []netip.Addr `json:"neighbors,omitempty"`
 }
 
 // InterfaceType tells a link on a network from one that stands alone.
@@ -104,8 +116,13 @@ type Resources struct {
 // RoutingMode is how pods of different nodes reach each other.
 type RoutingMode string
 
-// RoutingNative routes pod addresses on the underlay itself.
-const RoutingNative RoutingMode = "native"
+// The routing modes; native where the file is silent.
+const (
+	// RoutingNative routes pod addresses on the underlay itself.
+	RoutingNative RoutingMode = "native"
+	// RoutingVXLAN carries packets between pods in packets between nodes (RFC 7348).
+	RoutingVXLAN RoutingMode = "vxlan"
+)
 
 // Cluster is what the agents of all nodes have in common.
 type Cluster struct {
@@ -163,17 +180,30 @@ type Vagrant struct {
 	Provider string `json:"provider,omitempty"`
 }
 
-// Stage is a state of the lab that a student can enter: what it adds to the
-// file's nodes, and which failures belong to its lesson.
+// Stage is a state of the lab that a student can enter: how it differs from the
+// file's nodes and cluster, and which failures belong to its lesson.
 type Stage struct {
-	Description string         `json:"description,omitempty"`
-	Nodes       Map[StageNode] `json:"nodes,omitempty"`
-	Expect      []Exception    `json:"expect,omitempty"`
+	// Description says in a few words what the lab is in this stage.
+	Description string `json:"description,omitempty"`
+	// Teaches says in a sentence what a student learns from it.
+	Teaches string         `json:"teaches,omitempty"`
+	Cluster *StageCluster  `json:"cluster,omitempty"`
+	Nodes   Map[StageNode] `json:"nodes,omitempty"`
+	Expect  []Exception    `json:"expect,omitempty"`
 }
 
-// StageNode is what a stage adds to one node.
+// StageCluster is what a stage sets otherwise than the file's cluster does.
+// What it does not name stays as it is.
+type StageCluster struct {
+	RoutingMode RoutingMode `json:"routingMode,omitempty"`
+	Masquerade  *bool       `json:"masquerade,omitempty"`
+}
+
+// StageNode is how a stage changes one node: routes are added to the node's own,
+// BGP stands in place of its own.
 type StageNode struct {
 	Routes []Route `json:"routes,omitempty"`
+	BGP    *BGP    `json:"bgp,omitempty"`
 }
 
 // Result is the fate of packets that an [Exception] declares.

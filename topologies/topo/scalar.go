@@ -89,6 +89,17 @@ func (d *decoder) integer(n *yaml.Node, v reflect.Value, p fieldPath) bool {
 	return true
 }
 
+// unsigned takes a number of 32 bits as integer does.
+func (d *decoder) unsigned(n *yaml.Node, v reflect.Value, p fieldPath) bool {
+	u, err := strconv.ParseUint(n.Value, 10, 32)
+	if err != nil || strconv.FormatUint(u, 10) != n.Value {
+		d.wrong(p, show(n.Value)+" is not a whole number of 32 bits in decimal digits", "write it like 65001")
+		return false
+	}
+	v.SetUint(u)
+	return true
+}
+
 func (d *decoder) boolean(n *yaml.Node, v reflect.Value, p fieldPath) bool {
 	v.SetBool(strings.EqualFold(n.Value, "true"))
 	return true
@@ -146,7 +157,7 @@ func wanted(t reflect.Type) string {
 		return "a list"
 	case t.Kind() == reflect.Struct:
 		return "a mapping with keys such as " + fieldsOf(t)[0].name
-	case t.Kind() == reflect.Int:
+	case t.Kind() == reflect.Int, t.Kind() == reflect.Uint32:
 		return "a whole number"
 	case t.Kind() == reflect.Bool:
 		return "true or false"

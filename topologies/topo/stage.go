@@ -6,11 +6,11 @@ import (
 	"slices"
 )
 
-// Stage returns a copy of the topology as it is in the named stage: with the
-// routes that the stage adds, and with no other stage left in it, so that the
-// copy's own Stage changes nothing any more. The empty name is the file's first
-// stage; a topology without stages is copied as it is. A name that there is not
-// is an error that matches [ErrInvalid].
+// Stage returns a copy of the topology as it is in the named stage: with all
+// that the stage adds and sets otherwise, and with no other stage left in it, so
+// that the copy's own Stage changes nothing any more. The empty name is the
+// file's first stage; a topology without stages is copied as it is. A name that
+// there is not is an error that matches [ErrInvalid].
 func (t *Topology) Stage(name string) (*Topology, error) {
 	entry, ok := t.stage(name)
 	switch {
@@ -25,12 +25,30 @@ func (t *Topology) Stage(name string) (*Topology, error) {
 	}
 	for i := range staged.Nodes {
 		node := &staged.Nodes[i]
-		added, _ := entry.Value.Nodes.Get(node.Name)
-		node.Value.Routes = append(node.Value.Routes, cloneRoutes(added.Routes)...)
+		changed, _ := entry.Value.Nodes.Get(node.Name)
+		node.Value.Routes = append(node.Value.Routes, cloneRoutes(changed.Routes)...)
+		if changed.BGP != nil {
+			node.Value.BGP = changed.BGP.clone()
+		}
 	}
-	stage := Stage{Description: entry.Value.Description, Expect: cloneExceptions(entry.Value.Expect)}
+	staged.Cluster = t.Cluster.in(entry.Value.Cluster)
+	stage := Stage{Description: entry.Value.Description, Teaches: entry.Value.Teaches, Expect: cloneExceptions(entry.Value.Expect)}
 	staged.Stages = Map[Stage]{{Name: entry.Name, Value: stage}}
 	return staged, nil
+}
+
+// in is the cluster as a stage sets it; nil sets nothing.
+func (c Cluster) in(s *StageCluster) Cluster {
+	if s == nil {
+		return c
+	}
+	if s.RoutingMode != "" {
+		c.RoutingMode = s.RoutingMode
+	}
+	if s.Masquerade != nil {
+		c.Masquerade = *s.Masquerade
+	}
+	return c
 }
 
 // Exceptions returns what the named stage expects to fail; the empty name is the
@@ -61,12 +79,20 @@ func (t *Topology) clone() *Topology {
 		n := &c.Nodes[i].Value
 		n.Interfaces = slices.Clone(n.Interfaces)
 		n.Routes = cloneRoutes(n.Routes)
+		n.BGP = n.BGP.clone()
 	}
 	if v := t.Providers.Vagrant; v != nil {
 		vagrant := *v
 		c.Providers.Vagrant = &vagrant
 	}
 	return &c
+}
+
+func (b *BGP) clone() *BGP {
+	if b == nil {
+		return nil
+	}
+	return &BGP{ASN: b.ASN, Neighbors: slices.Clone(b.Neighbors)}
 }
 
 func cloneRoutes(routes []Route) []Route {

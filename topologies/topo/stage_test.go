@@ -1,12 +1,14 @@
 package topo
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/tools/txtar"
 )
 
 func loadShipped(t *testing.T, name string) *Topology {
@@ -74,6 +76,61 @@ func TestStage(t *testing.T) {
 	}
 }
 
+// TestStageOverrides: what a stage sets otherwise holds in it and in no other,
+// and what it does not name stays.
+func TestStageOverrides(t *testing.T) {
+	load := func() *Topology {
+		archive, err := txtar.ParseFile("testdata/valid/stage-modes.txtar")
+		if err != nil {
+			t.Fatal(err)
+		}
+		lab, err := Load("lab.yaml", bytes.NewReader(archive.Files[0].Data))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return lab
+	}
+	lab := load()
+	for _, tc := range []struct {
+		stage, want string
+	}{
+		{"first", "native masquerade=true a=65001 [192.168.20.1] b=65001 []"},
+		{"overlay", "vxlan masquerade=true a=65001 [192.168.20.1] b=65001 []"},
+		{"off", "native masquerade=false a=65001 [192.168.20.1] b=65001 []"},
+		{"bgp", "native masquerade=true router=65000 [] a=65001 [192.168.10.200 192.168.20.1] b=65001 []"},
+	} {
+		staged, err := lab.Stage(tc.stage)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := fmt.Sprintf("%s masquerade=%v", staged.Cluster.RoutingMode, staged.Cluster.Masquerade)
+		for name, n := range staged.Nodes.All() {
+			if n.BGP != nil {
+				got += fmt.Sprintf(" %s=%d %v", name, n.BGP.ASN, n.BGP.Neighbors)
+			}
+		}
+		if got != tc.want {
+			t.Errorf("stage %s: %s, want %s", tc.stage, got, tc.want)
+		}
+		again, err := staged.Stage("")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(staged, again, compareAddresses); diff != "" {
+			t.Errorf("entered twice, %s differs (-once +twice):\n%s", tc.stage, diff)
+		}
+		for i := range staged.Nodes {
+			if bgp := staged.Nodes[i].Value.BGP; bgp != nil {
+				clear(bgp.Neighbors)
+				bgp.ASN = 1
+			}
+		}
+		if diff := cmp.Diff(load(), lab, compareAddresses); diff != "" {
+			t.Errorf("a change of the copy reached the original (-want +got):\n%s", diff)
+		}
+	}
+}
+
 // spoil overwrites whatever can be reached from t.
 func spoil(t *Topology) {
 	for i := range t.Nodes {
@@ -85,6 +142,10 @@ func spoil(t *Topology) {
 		for j := range n.Value.Routes {
 			clear(n.Value.Routes[j].Via)
 			n.Value.Routes[j] = Route{}
+		}
+		if n.Value.BGP != nil {
+			clear(n.Value.BGP.Neighbors)
+			*n.Value.BGP = BGP{}
 		}
 	}
 	clear(t.Networks)

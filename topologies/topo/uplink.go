@@ -6,12 +6,24 @@ import "net/netip"
 // the same address on each. What leaves by it for an address of the lab is lost
 // without an answer.
 type Uplink struct {
-	Interface string
-	Address   netip.Prefix
-	Gateway   netip.Addr
-	DNS       netip.Addr
+	Interface string       `json:"interface"`
+	Address   netip.Prefix `json:"address"`
+	Gateway   netip.Addr   `json:"gateway"`
+	DNS       netip.Addr   `json:"dns"`
 	// Metric of its routes, as systemd-networkd sets it for what DHCP gives.
-	Metric int
+	Metric int `json:"metric"`
+}
+
+// Uplinks are the uplinks of the nodes that have another than [NATUplink]: on
+// libvirt and on machines of one's own each has an address of its own.
+type Uplinks map[string]Uplink
+
+// Of returns a node's uplink.
+func (u Uplinks) Of(node string) Uplink {
+	if uplink, ok := u[node]; ok {
+		return uplink
+	}
+	return NATUplink()
 }
 
 // NATUplink returns VirtualBox's defaults (its manual, chapter "Network Address

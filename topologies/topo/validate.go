@@ -42,9 +42,9 @@ func validate(s *source, t *Topology) {
 		c.networkRanges, c.networkMTUs,
 		c.interfaceNetworks, c.interfaceAddresses, c.uniqueAddresses, c.interfaceMTUs,
 		c.someNode, c.roles, c.podCIDRs, c.podNodesWired,
-		c.clusterRanges, c.nativeRouting, c.skipUnreachable, c.mapSizes,
+		c.clusterRanges, c.stageClusters, c.nativeRouting, c.skipUnreachable, c.directWithTunnel, c.mapSizes,
 		c.overlaps, c.podOverlaps,
-		c.routes, c.stageReferences, c.stageRoutes, c.exceptions,
+		c.routes, c.stageReferences, c.stageRoutes, c.speakers, c.exceptions,
 		c.resources, c.sshPorts, c.workloads, c.vagrant,
 	} {
 		rule()

@@ -76,7 +76,7 @@ func (c *checker) clusterRanges() {
 // nativeRoutingCIDR says, and so all pods have to be in it.
 func (c *checker) nativeRouting() {
 	cluster, p := c.t.Cluster, at("cluster", "nativeRoutingCIDR")
-	if !cluster.PodCIDR.IsValid() || cluster.RoutingMode != "" && cluster.RoutingMode != RoutingNative {
+	if !cluster.PodCIDR.IsValid() || !c.everIn(RoutingNative) {
 		return
 	}
 	switch {

@@ -3,20 +3,24 @@ package topo
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
 // routes: those of the nodes themselves.
 func (c *checker) routes() {
+	modes := slices.CompactFunc(c.modes(), func(a, b mode) bool { return a.routing == b.routing })
 	for name, n := range c.t.Nodes.All() {
-		c.routeList(at("nodes", name, "routes"), name, n.Routes, map[netip.Prefix]fieldPath{})
+		c.routeList(at("nodes", name, "routes"), name, n.Routes, map[netip.Prefix]fieldPath{}, modes)
 	}
 }
 
 // stageRoutes: those that a stage adds, together with the node's own.
 func (c *checker) stageRoutes() {
 	own := map[string]map[netip.Prefix]fieldPath{}
-	for stage, s := range c.t.Stages.All() {
+	modes := c.modes() // one for each stage
+	for i := range c.t.Stages {
+		stage, s := c.t.Stages[i].Name, c.t.Stages[i].Value
 		for name, added := range s.Nodes.All() {
 			n, ok := c.nodes[name]
 			if !ok {
@@ -25,7 +29,7 @@ func (c *checker) stageRoutes() {
 			if own[name] == nil {
 				own[name] = destinations(at("nodes", name, "routes"), n.Routes)
 			}
-			c.routeList(at("stages", stage, "nodes", name, "routes"), name, added.Routes, own[name])
+			c.routeList(at("stages", stage, "nodes", name, "routes"), name, added.Routes, own[name], modes[i:i+1])
 		}
 	}
 }
@@ -41,7 +45,7 @@ func destinations(p fieldPath, routes []Route) map[netip.Prefix]fieldPath {
 
 // routeList: routes to ranges, each at most once beside those of before, by
 // next hops that the node can reach.
-func (c *checker) routeList(p fieldPath, node string, routes []Route, before map[netip.Prefix]fieldPath) {
+func (c *checker) routeList(p fieldPath, node string, routes []Route, before map[netip.Prefix]fieldPath, modes []mode) {
 	seen := map[netip.Prefix]fieldPath{}
 	taken := c.takenBy(node)
 	for i, r := range routes {
@@ -54,7 +58,7 @@ func (c *checker) routeList(p fieldPath, node string, routes []Route, before map
 			} else if owner, ok := taken[r.To]; ok {
 				c.wrong(to, fmt.Sprintf("%s has %s itself, by %s", show(node), r.To, owner), "take this route out")
 			}
-			c.directRoute(to, node, r.To)
+			c.agentRoute(to, node, r.To, modes)
 			seen[r.To] = p
 		}
 		c.nextHops(p.key("via"), node, r.Via)
@@ -99,10 +103,30 @@ func (c *checker) takenBy(node string) map[netip.Prefix]string {
 	return taken
 }
 
-// directRoute: no static route stands where the agent will put a direct one.
-func (c *checker) directRoute(p fieldPath, node string, to netip.Prefix) {
+// agentRoute: no static route stands where the agent will put one of its own, in
+// a routing mode that the lab is in while it has the static one.
+func (c *checker) agentRoute(p fieldPath, node string, to netip.Prefix, modes []mode) {
 	other, ok := c.podOwners[to]
-	if !ok || other == node || !c.t.Cluster.AutoDirectNodeRoutes || !c.nodes[node].PodCIDR.IsValid() {
+	if !ok || other == node || !c.nodes[node].PodCIDR.IsValid() {
+		return
+	}
+	for _, m := range modes {
+		if m.routing != RoutingVXLAN {
+			c.directRoute(p, node, other)
+			continue
+		}
+		where := ""
+		if m.stage != "" {
+			where = " in stage " + show(m.stage)
+		}
+		c.wrong(p, fmt.Sprintf("the agent of %s makes this route itself (routingMode %s%s)", show(node), m.routing, where), "take it out")
+		return
+	}
+}
+
+// directRoute: the agent's direct route to another node's pods.
+func (c *checker) directRoute(p fieldPath, node, other string) {
+	if !c.t.Cluster.AutoDirectNodeRoutes {
 		return
 	}
 	if _, iface, ok := c.nodes[other].Primary(); ok && c.wired[node][iface.Network] != "" {
