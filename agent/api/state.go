@@ -58,6 +58,8 @@ type Sysctl struct {
 
 // Underlay is the node's network as the lab made it.
 type Underlay struct {
+	// Uplink names the link that leads out of the lab.
+	Uplink string          `json:"uplink,omitempty"`
 	Links  []UnderlayLink  `json:"links,omitempty"`
 	Routes []UnderlayRoute `json:"routes,omitempty"`
 }
@@ -69,10 +71,16 @@ type UnderlayLink struct {
 	Addresses []netip.Prefix `json:"addresses,omitempty"`
 }
 
-// UnderlayRoute is a static route that must be there.
+// UnderlayRoute is a route that must be there.
 type UnderlayRoute struct {
-	To  netip.Prefix `json:"to"`
-	Via []netip.Addr `json:"via"`
+	To netip.Prefix `json:"to"`
+	// Via is empty for what Device reaches by itself.
+	Via    []netip.Addr `json:"via,omitempty"`
+	Device string       `json:"device,omitempty"`
+	Metric int          `json:"metric,omitempty"`
+	// Static means that the lab made it (proto static), with nothing but its next
+	// hops; of another its maker may have set more.
+	Static bool `json:"static,omitempty"`
 }
 
 // Applied answers a new state: it is on disk, and the agent works on it.
@@ -124,13 +132,17 @@ const (
 
 // Object is one thing that an agent holds or watches.
 type Object struct {
-	// Kind is link, address, route, sysctl, pod, program, map, service, dns, bgp or page.
+	// Kind is link, address, route, rule, neighbour, qdisc, firewall, sysctl, pod,
+	// program, map, service, dns, bgp or page.
 	Kind string `json:"kind"`
 	Name string `json:"name"`
 	// Owner is agent for what the agent mends, lab for what it only watches.
 	Owner     string    `json:"owner"`
 	Condition Condition `json:"condition"`
 	Reason    string    `json:"reason,omitempty"`
+	// Cure is the command on the node that takes away what a hand added; empty
+	// where that is not what is wrong. Its words are parted by single blanks.
+	Cure string `json:"cure,omitempty"`
 	// Mended counts how often the agent put it back.
 	Mended int `json:"mended,omitempty"`
 }

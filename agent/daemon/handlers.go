@@ -24,6 +24,7 @@ func (d *daemon) handler() http.Handler {
 	api.LookupRoutes.Handle(mux, d.lookupRoutes)
 	api.GetPods.Handle(mux, d.getPods)
 	api.GetServices.Handle(mux, d.getServices)
+	api.GetMaps.Handle(mux, d.getMaps)
 	api.GetDrops.Handle(mux, d.getDrops)
 	mux.HandleFunc("GET "+api.MonitorPath, d.monitor)
 	mux.Handle("GET "+api.MetricsPath, d.metrics())

@@ -106,6 +106,13 @@ func (p *parts) set(state api.State) {
 	p.tellPods()
 }
 
+// held is the state that was set last.
+func (p *parts) held() api.State {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.state
+}
+
 // run runs every part until ctx ends.
 func (p *parts) run(ctx context.Context) {
 	var all sync.WaitGroup

@@ -178,6 +178,12 @@ func (v *validator) underlay(u api.Underlay) {
 	for i, r := range u.Routes {
 		field := fmt.Sprintf("underlay.routes[%d]", i)
 		v.prefix(field+".to", r.To)
+		if r.Device != "" && !linkName(r.Device) {
+			v.say("%s.device %.40q: want an interface name", field, r.Device)
+		}
+		if r.Metric < 0 {
+			v.say("%s.metric %d: want 0 or more", field, r.Metric)
+		}
 		for _, via := range r.Via {
 			v.address(field+".via", via)
 		}

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
@@ -25,8 +26,9 @@ type Sysctls interface {
 
 // kernel looks at one network namespace and changes it.
 type kernel struct {
-	reader  *tables.Reader
-	sysctls Sysctls
+	reader    *tables.Reader
+	netfilter *nl.SocketHandle // nil where the kernel has no firewall
+	sysctls   Sysctls
 }
 
 func openKernel(ns netns.NsHandle, sysctls Sysctls) (*kernel, error) {
@@ -34,10 +36,19 @@ func openKernel(ns netns.NsHandle, sysctls Sysctls) (*kernel, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &kernel{reader, sysctls}, nil
+	k := &kernel{reader: reader, sysctls: sysctls}
+	if socket, err := nl.GetNetlinkSocketAt(ns, netns.None(), unix.NETLINK_NETFILTER); err == nil {
+		k.netfilter = &nl.SocketHandle{Socket: socket}
+	}
+	return k, nil
 }
 
-func (k *kernel) close() { k.reader.Close() }
+func (k *kernel) close() {
+	k.reader.Close()
+	if k.netfilter != nil {
+		k.netfilter.Close()
+	}
+}
 
 // observe takes one look at all that state speaks of.
 func (k *kernel) observe(state api.State) (Observation, error) {

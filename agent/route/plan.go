@@ -98,7 +98,7 @@ func (a Action) String() string {
 	case a.Address != nil:
 		return fmt.Sprintf("%s address %s dev %s", a.Verb, a.Address.Address, a.Address.Device)
 	default:
-		return fmt.Sprintf("%s route %s", a.Verb, describe(*a.Route))
+		return fmt.Sprintf("%s route %s", a.Verb, a.Route)
 	}
 }
 
@@ -114,6 +114,7 @@ func Plan(state api.State, seen Observation) ([]Action, []api.Object) {
 		p.routes[r.To] = append(p.routes[r.To], i)
 	}
 	p.kept = make([]bool, len(seen.Tables.Routes))
+	p.lab = make([]bool, len(seen.Tables.Routes))
 	if state.Pods != nil {
 		p.gateway(*state.Pods)
 		p.directRoutes(*state.Pods)
@@ -124,6 +125,7 @@ func Plan(state api.State, seen Observation) ([]Action, []api.Object) {
 	p.staleRoutes()
 	p.sysctls()
 	p.underlay()
+	p.foreign()
 	return append(p.first, p.then...), p.objects
 }
 
@@ -133,6 +135,7 @@ type planner struct {
 	links   map[string]*api.Link
 	routes  map[netip.Prefix][]int // indexes into the table, in its order
 	kept    []bool                 // of the routes in the table: ours and wanted, or spoken for
+	lab     []bool                 // of the routes in the table: the lab's, or told of beside one of its
 	first   []Action               // removals
 	then    []Action
 	objects []api.Object
@@ -320,12 +323,12 @@ func (p *planner) route(key Key, want api.Route) {
 	case match >= 0:
 		p.kept[match] = true
 		if foreign != nil {
-			p.object(api.OwnerAgent, key, api.Drifted, fmt.Sprintf("another's route comes before it: %s. Remove that (ip route delete %[1]s)", describe(*foreign)))
+			p.object(api.OwnerAgent, key, api.Drifted, fmt.Sprintf("another's route comes before it: %s. Remove that (ip route delete %[1]s)", foreign))
 			return
 		}
 		p.object(api.OwnerAgent, key, api.InPlace, carrierReason(p.seen.Tables.Routes[match]))
 	case foreign != nil:
-		p.object(api.OwnerAgent, key, api.Drifted, fmt.Sprintf("another's route has its place: %s. Remove that (ip route delete %[1]s)", describe(*foreign)))
+		p.object(api.OwnerAgent, key, api.Drifted, fmt.Sprintf("another's route has its place: %s. Remove that (ip route delete %[1]s)", foreign))
 	case own >= 0:
 		p.kept[own] = true
 		p.want(key, Action{Verb: Replace, Route: &want})
@@ -363,47 +366,7 @@ func sameRoute(seen, want api.Route) bool {
 func (p *planner) staleRoutes() {
 	for i, r := range p.seen.Tables.Routes {
 		if own(r) && !p.kept[i] {
-			p.first = append(p.first, Action{Verb: Delete, Object: Key{kindRoute, describe(r)}, Route: &p.seen.Tables.Routes[i]})
+			p.first = append(p.first, Action{Verb: Delete, Object: Key{kindRoute, r.String()}, Route: &p.seen.Tables.Routes[i]})
 		}
 	}
-}
-
-// describe is a route as ip-route(8) prints it, in one line.
-func describe(r api.Route) string {
-	var b strings.Builder
-	if r.Type != "unicast" && r.Type != "" {
-		b.WriteString(r.Type + " ")
-	}
-	switch {
-	case r.To.Bits() == 0:
-		b.WriteString("default")
-	case r.To.IsSingleIP():
-		b.WriteString(r.To.Addr().String())
-	default:
-		b.WriteString(r.To.String())
-	}
-	for _, hop := range r.NextHops {
-		if len(r.NextHops) > 1 {
-			b.WriteString(" nexthop")
-		}
-		if hop.Via.IsValid() {
-			b.WriteString(" via " + hop.Via.String())
-		}
-		if hop.Device != "" {
-			b.WriteString(" dev " + hop.Device)
-		}
-	}
-	if r.ProtocolName != "" {
-		b.WriteString(" proto " + r.ProtocolName)
-	}
-	if r.Scope == "link" || r.Scope == "host" {
-		b.WriteString(" scope " + r.Scope)
-	}
-	if r.Source.IsValid() {
-		b.WriteString(" src " + r.Source.String())
-	}
-	if r.Metric != 0 {
-		fmt.Fprintf(&b, " metric %d", r.Metric)
-	}
-	return b.String()
 }

@@ -80,6 +80,9 @@ func testPlan(t *testing.T, file string) {
 		if o.Reason != "" {
 			fmt.Fprintf(&gotObjects, ": %s", o.Reason)
 		}
+		if o.Cure != "" {
+			fmt.Fprintf(&gotObjects, " (%s)", o.Cure)
+		}
 		gotObjects.WriteString("\n")
 	}
 	for name, got := range map[string]string{"actions": gotActions.String(), "objects": gotObjects.String()} {
@@ -105,9 +108,9 @@ func each(lines string, do func(words []string)) {
 	}
 }
 
-// parseLink reads `NAME KIND [up] [carrier] [noarp] mtu N [mark LAB,NODE] [PREFIX...]`.
+// parseLink reads `NAME KIND|- [up] [carrier] [noarp] mtu N [mark LAB,NODE] [was NAME] [PREFIX...]`.
 func parseLink(words []string) api.Link {
-	link := api.Link{Name: words[0], Kind: words[1]}
+	link := api.Link{Name: words[0], Kind: strings.Trim(words[1], "-")}
 	for i, w := range words {
 		switch w {
 		case "up":
@@ -116,6 +119,8 @@ func parseLink(words []string) api.Link {
 			link.Carrier = true
 		case "mtu":
 			link.MTU, _ = strconv.Atoi(words[i+1])
+		case "was": // the name that the lab gave it
+			link.Alias = "labctl lab=study node=k8s-ctr interface=" + words[i+1]
 		case "mark":
 			lab, node, _ := strings.Cut(words[i+1], ",")
 			link.Alias = fmt.Sprintf("labctl-agent lab=%s node=%s interface=%s", lab, node, link.Name)

@@ -132,8 +132,8 @@ func (r *Reconciler) Learn(l Learned) {
 }
 
 // Status is how each object of the state that was set last stands; it lacks
-// only the agent's version. Sysctls are read anew: the kernel does not tell when
-// most of them change.
+// only the agent's version. Sysctls are read anew, and so is what hands add
+// beside routes: the kernel does not tell when most of that changes.
 func (r *Reconciler) Status() api.Status {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -155,6 +155,7 @@ func (r *Reconciler) Status() api.Status {
 		settled = settled && o.Condition != api.Pending && o.Condition != api.Failed
 		objects[i] = o
 	}
+	objects = append(objects, r.kernel.strangers(r.state.Underlay)...)
 	return api.Status{Node: r.state.Node, Generation: r.state.Generation, Settled: settled, Objects: objects}
 }
 

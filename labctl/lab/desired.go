@@ -75,12 +75,19 @@ func podNetwork(t *topo.Topology, name string, n topo.Node) *api.PodNetwork {
 
 // underlay is what the provider gave the node, for the agent to watch.
 func underlay(n topo.Node, uplink topo.Uplink) api.Underlay {
-	u := api.Underlay{Links: []api.UnderlayLink{{Name: uplink.Interface, MTU: 1500, Addresses: []netip.Prefix{uplink.Address}}}}
+	u := api.Underlay{
+		Uplink: uplink.Interface,
+		Links:  []api.UnderlayLink{{Name: uplink.Interface, MTU: 1500, Addresses: []netip.Prefix{uplink.Address}}},
+		Routes: []api.UnderlayRoute{{
+			To:  netip.PrefixFrom(netip.IPv4Unspecified(), 0),
+			Via: []netip.Addr{uplink.Gateway}, Device: uplink.Interface, Metric: uplink.Metric,
+		}},
+	}
 	for name, iface := range n.Interfaces.All() {
 		u.Links = append(u.Links, api.UnderlayLink{Name: name, MTU: iface.MTU, Addresses: []netip.Prefix{iface.Address}})
 	}
 	for _, r := range n.Routes {
-		u.Routes = append(u.Routes, api.UnderlayRoute{To: r.To, Via: r.Via})
+		u.Routes = append(u.Routes, api.UnderlayRoute{To: r.To, Via: r.Via, Static: true})
 	}
 	return u
 }
@@ -98,6 +105,7 @@ func sysctls(u api.Underlay) []api.Sysctl {
 		{Name: "net/ipv4/conf/default/rp_filter", Value: "0"},
 		{Name: "net/ipv4/conf/all/accept_redirects", Value: "0"},
 		{Name: "net/ipv4/icmp_ratemask", Value: "0"},
+		{Name: "net/ipv4/icmp_echo_ignore_all", Value: "0"},
 	}
 	for _, l := range u.Links {
 		list = append(list,

@@ -79,6 +79,8 @@ func (s *stage) serve(_, node string, _ provision.Service) {
 		s.states[node] = state
 		return api.Applied{Generation: state.Generation, Changed: changed}, nil
 	})
+	api.GetTables.Handle(mux, func(context.Context, api.None) (api.Tables, error) { return api.Tables{}, nil })
+	api.GetMaps.Handle(mux, func(context.Context, api.None) (api.Maps, error) { return api.Maps{}, nil })
 	api.GetStatus.Handle(mux, func(context.Context, api.None) (api.Status, error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
