@@ -39,16 +39,26 @@ DHCP=ipv4
 IPv6AcceptRA=no
 LinkLocalAddressing=no
 END
-echo '/dev/vda / ext4 noatime 0 1' >"$root/etc/fstab"
 echo testbox >"$root/etc/hostname"
-echo '127.0.0.1 localhost' >"$root/etc/hosts"
+printf '127.0.0.1 localhost\n127.0.1.1 testbox\n' >"$root/etc/hosts"
+: >"$root/etc/fstab" # the root is mounted as it should be by the initrd
 : >"$root/etc/resolv.conf"
 chroot "$root" systemctl --quiet enable systemd-networkd
+chroot "$root" systemctl --quiet set-default multi-user.target
+install -d "$root/etc/systemd/journald.conf.d" "$root/etc/systemd/system/systemd-udev-trigger.service.d"
+printf '[Journal]\nStorage=volatile\n' >"$root/etc/systemd/journald.conf.d/volatile.conf"
+# Of the devices that are there at the start, these kinds are all that is used.
+printf '[Service]\nExecStart=\nExecStart=udevadm trigger --type=devices --action=add --subsystem-match=virtio --subsystem-match=net --subsystem-match=block\n' \
+  >"$root/etc/systemd/system/systemd-udev-trigger.service.d/few.conf"
 # What costs an emulated processor seconds at every boot, and nobody here needs.
 chroot "$root" systemctl --quiet mask getty@.service serial-getty@.service systemd-networkd-wait-online.service \
-  apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service fstrim.timer \
-  systemd-pstore.service systemd-timesyncd.service systemd-tmpfiles-clean.timer systemd-binfmt.service \
-  sys-kernel-debug.mount sys-kernel-tracing.mount dev-hugepages.mount dev-mqueue.mount
+  systemd-logind.service apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service \
+  fstrim.timer systemd-pstore.service systemd-tmpfiles-clean.timer systemd-binfmt.service systemd-random-seed.service \
+  systemd-update-utmp.service systemd-update-utmp-runlevel.service systemd-network-generator.service systemd-sysusers.service \
+  systemd-journal-flush.service systemd-modules-load.service systemd-remount-fs.service kmod-static-nodes.service \
+  modprobe@configfs.service modprobe@dm_mod.service modprobe@drm.service modprobe@fuse.service modprobe@loop.service \
+  modprobe@efi_pstore.service sys-kernel-debug.mount sys-kernel-tracing.mount sys-kernel-config.mount \
+  sys-fs-fuse-connections.mount dev-hugepages.mount dev-mqueue.mount proc-sys-fs-binfmt_misc.automount
 
 kernel=$(ls "$root/lib/modules")
 chroot "$root" mktirfs -m no -M no --include-modules=virtio_pci,virtio_blk,ext4 -o /initrd "$kernel"
