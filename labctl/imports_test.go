@@ -30,7 +30,7 @@ var mayImport = []struct {
 	{"agent/embedded", nil},
 	{"agent", []string{"agent", "bpf"}},
 	{"provision/netns", []string{"provision", "topologies", "agent/rtnl", "agent/mounts"}},
-	{"provision/testbed", []string{"agent/mounts"}},
+	{"provision/testbed", []string{"agent/mounts", "topologies"}},
 	{"provision", []string{"provision", "topologies"}},
 	{"labctl/ui", nil},
 	{"labctl/lang", nil},

@@ -24,12 +24,7 @@ func TestLab(t *testing.T) {
 	if testing.Short() {
 		t.Skip("boots virtual machines")
 	}
-	u := user{t: t, labctl: filepath.Join(bed.Dir, "labctl"), lab: labName, dir: filepath.Join(bed.Dir, "user")}
-	u.file = filepath.Join(u.dir, "lab.yaml")
-	if err := os.MkdirAll(u.dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	copyTopology(t, labName, bed.Box, u.file)
+	u := newUser(t, filepath.Join(bed.Dir, "labctl"), "user")
 	build(t, u.labctl, "")
 	before := leftOf(t, u)
 	for _, part := range []struct {
@@ -203,12 +198,7 @@ func testWorkloads(u user) {
 
 // testParity holds the VMs against the same lab on namespaces.
 func testParity(u user) {
-	spaces := user{t: u.t, labctl: u.labctl, lab: labName, dir: filepath.Join(bed.Dir, "spaces")}
-	spaces.file = filepath.Join(spaces.dir, "lab.yaml")
-	if err := os.MkdirAll(spaces.dir, 0o755); err != nil {
-		u.t.Fatal(err)
-	}
-	copyTopology(u.t, labName, bed.Box, spaces.file)
+	spaces := newUser(u.t, u.labctl, "spaces")
 	defer spaces.must("down")
 	spaces.must("up", spaces.file)
 	report := filepath.Join(spaces.dir, "report.json")

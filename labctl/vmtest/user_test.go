@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -109,33 +108,16 @@ func run(t *testing.T, argv ...string) string {
 	return string(out)
 }
 
-// emulated are a node's resources on a processor that is emulated, in a test.
-const emulated = "resources: {cpus: 1, memoryMiB: 288}"
-
-var resources = regexp.MustCompile(`resources: \{.*\}`)
-
-// copyTopology writes the shipped lab under a name, for VMs from the test box
-// where there is one, and its workloads beside it.
-func copyTopology(t *testing.T, name, box, file string) {
+// newUser gives somebody a directory, and a copy of the shipped lab in it.
+func newUser(t *testing.T, labctl, name string) user {
 	t.Helper()
-	const from = "../../topologies/"
-	text, err := os.ReadFile(from + "native-routing.yaml")
-	if err != nil {
+	u := user{t: t, labctl: labctl, lab: labName, dir: filepath.Join(bed.Dir, name)}
+	if err := os.MkdirAll(u.dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	edited := strings.Replace(string(text), "name: native-routing", "name: "+name, 1)
-	if box != "" {
-		edited = resources.ReplaceAllString(edited, emulated)
-		const study = "{box: bento/ubuntu-24.04, boxVersion: 202502.21.0, provider: virtualbox}"
-		if !strings.Contains(edited, study) {
-			t.Fatalf("the shipped lab has no %s", study)
-		}
-		edited = strings.Replace(edited, study, "{box: "+box+", provider: libvirt}", 1)
-	}
-	if err := os.WriteFile(file, []byte(edited), 0o644); err != nil {
+	var err error
+	if u.file, err = bed.WriteLab(u.dir, labName); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.CopyFS(filepath.Join(filepath.Dir(file), "workloads"), os.DirFS(from+"workloads")); err != nil {
-		t.Fatal(err)
-	}
+	return u
 }

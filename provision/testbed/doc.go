@@ -8,4 +8,5 @@
 //	libvirt.go     the daemon there, and the box made known to Vagrant
 //	box.go         the box, built once and kept
 //	box/           its recipe
+//	lab.go         the shipped lab on small VMs
 package testbed
