@@ -31,11 +31,10 @@ func buildBox(ctx context.Context, cache string) (string, error) {
 		return "", err
 	}
 	defer lock.Close()
-	digest, err := recipeDigest()
+	box, err := boxFile(cache)
 	if err != nil {
 		return "", err
 	}
-	box := filepath.Join(cache, "box-"+digest+".tar")
 	others, err := filepath.Glob(filepath.Join(cache, "box-*"))
 	if err != nil {
 		return "", err
@@ -61,6 +60,32 @@ func buildBox(ctx context.Context, cache string) (string, error) {
 		return "", fmt.Errorf("%w\n%s", err, out)
 	}
 	return box, os.Rename(filepath.Join(work, "box.tar"), box)
+}
+
+// Absent says why no bed can be entered at once: what this machine lacks, or that
+// the box has not been built yet; nothing where it can.
+func Absent() string {
+	if err := fit(); err != nil {
+		return err.Error()
+	}
+	cache, err := cacheDir()
+	if err != nil {
+		return err.Error()
+	}
+	box, err := boxFile(cache)
+	if err != nil {
+		return err.Error()
+	}
+	if _, err := os.Stat(box); err != nil {
+		return "there is no test box yet (make test builds it)"
+	}
+	return ""
+}
+
+// boxFile is the box of this recipe, which may not be there.
+func boxFile(cache string) (string, error) {
+	digest, err := recipeDigest()
+	return filepath.Join(cache, "box-"+digest+".tar"), err
 }
 
 // recipeDigest is short enough for a file name and long enough to tell recipes apart.
