@@ -38,6 +38,8 @@ var mayImport = []struct {
 	{"labctl/graph", []string{"topologies/topo"}},
 	{"labctl/difference", []string{"agent/api"}},
 	{"labctl/check", []string{"topologies", "agent/api"}},
+	{"labctl/capture/filter", nil},
+	{"labctl/capture", []string{"agent/api"}},
 	{"labctl/parity", []string{"labctl/check"}},
 	{"labctl/ladder", []string{"agent/api"}},
 	{"labctl/kubectl", []string{"topologies/topo", "agent/api", "labctl/workload", "labctl/manifest", "labctl/ui"}},

@@ -35,19 +35,38 @@ type State struct {
 type PodNetwork struct {
 	CIDR    netip.Prefix `json:"cidr"`
 	Gateway netip.Addr   `json:"gateway"`
-	// MTU in bytes of the pod gateway's device.
+	// MTU in bytes of the pod gateway's device and of the pods' own.
 	MTU int `json:"mtu"`
-	// DirectRoutes asks for a route to each peer's pod CIDR.
+	// DirectRoutes asks for a route to each peer's pod CIDR. A tunnel has none.
 	DirectRoutes    bool   `json:"directRoutes"`
 	SkipUnreachable bool   `json:"skipUnreachable"`
 	Peers           []Peer `json:"peers,omitempty"`
+	// Overlay carries the packets to all peers' pods through a tunnel; nil where
+	// they are routed natively.
+	Overlay *Overlay `json:"overlay,omitempty"`
 }
 
-// Peer is another node that carries pods.
+// Overlay is a tunnel between all nodes that carry pods: VXLAN (RFC 7348), of
+// which every node knows by the state where the others are.
+type Overlay struct {
+	// VNI is the number of the virtual network, 24 bits.
+	VNI uint32 `json:"vni"`
+	// Port is the UDP port of all nodes.
+	Port uint16 `json:"port"`
+	// Local is the node's own address, the source of what it sends.
+	Local netip.Addr `json:"local"`
+	// MTU in bytes of the tunnel's device and of the routes by it: what is left of
+	// the underlay's.
+	MTU int `json:"mtu"`
+}
+
+// Peer is another node that carries pods. Gateway is that of its pods, by which
+// the tunnel's routes lead; native routing needs none.
 type Peer struct {
 	Name    string       `json:"name"`
 	Address netip.Addr   `json:"address"`
 	CIDR    netip.Prefix `json:"cidr"`
+	Gateway netip.Addr   `json:"gateway,omitzero"`
 }
 
 // Sysctl is a file under /proc/sys, its name with slashes (net/ipv4/ip_forward).

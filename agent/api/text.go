@@ -29,6 +29,9 @@ func (r Route) String() string {
 		if hop.Device != "" {
 			b.WriteString(" dev " + hop.Device)
 		}
+		if hop.OnLink {
+			b.WriteString(" onlink")
+		}
 		if len(r.NextHops) > 1 && hop.Weight > 1 {
 			fmt.Fprintf(&b, " weight %d", hop.Weight)
 		}

@@ -123,6 +123,30 @@ func (v *validator) pods(p api.PodNetwork) {
 		cidrs = append(cidrs, peer.CIDR)
 	}
 	v.disjoint(cidrs)
+	if p.Overlay != nil {
+		v.overlay(*p.Overlay, p.Peers)
+	}
+}
+
+// maxVNI is the highest number of a virtual network: 24 bits (RFC 7348).
+const maxVNI = 1<<24 - 1
+
+func (v *validator) overlay(o api.Overlay, peers []api.Peer) {
+	if o.VNI > maxVNI {
+		v.say("pods.overlay.vni %d: want at most %d", o.VNI, maxVNI)
+	}
+	if o.Port == 0 {
+		v.say("pods.overlay.port is missing")
+	}
+	v.address("pods.overlay.local", o.Local)
+	v.mtu("pods.overlay.mtu", o.MTU)
+	for i, peer := range peers {
+		field := fmt.Sprintf("pods.peers[%d].gateway", i)
+		v.address(field, peer.Gateway)
+		if !peer.CIDR.Contains(peer.Gateway) {
+			v.say("%s %s: want an address in %s", field, peer.Gateway, peer.CIDR)
+		}
+	}
 }
 
 // disjoint sorts, so that ten thousand peers take no quadratic time: networks

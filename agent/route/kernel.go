@@ -52,7 +52,11 @@ func (k *kernel) close() {
 
 // observe takes one look at all that state speaks of.
 func (k *kernel) observe(state api.State) (Observation, error) {
-	t, err := k.reader.ReadRouting()
+	read := k.reader.ReadRouting
+	if state.Pods != nil && state.Pods.Overlay != nil {
+		read = k.reader.Read
+	}
+	t, err := read()
 	if err != nil {
 		return Observation{}, err
 	}
@@ -66,7 +70,7 @@ func (k *kernel) observe(state api.State) (Observation, error) {
 			seen.NoARP[name] = link.Attrs().RawFlags&unix.IFF_NOARP != 0
 		}
 	}
-	if !state.Pods.DirectRoutes {
+	if !state.Pods.DirectRoutes || state.Pods.Overlay != nil {
 		return seen, nil
 	}
 	queries := make([]api.Lookup, len(state.Pods.Peers))
@@ -120,6 +124,12 @@ func (k *kernel) change(a Action) error {
 	switch {
 	case a.Address != nil:
 		return k.changeAddress(a)
+	case a.Neighbour != nil || a.Forward != nil:
+		return k.changeEntry(a)
+	case a.Verb == Add && a.Link.VXLAN != nil:
+		return k.addTunnel(*a.Link)
+	case a.Verb == Set && a.Link.VXLAN != nil:
+		return k.setTunnel(*a.Link)
 	case a.Verb == Add:
 		return k.addGateway(*a.Link)
 	case a.Verb == Set:
@@ -154,15 +164,8 @@ func (k *kernel) setLink(want LinkChange) error {
 		return err
 	}
 	attrs := link.Attrs()
-	if attrs.Alias != want.Alias {
-		if err := h.LinkSetAlias(link, want.Alias); err != nil {
-			return err
-		}
-	}
-	if attrs.MTU != want.MTU {
-		if err := h.LinkSetMTU(link, want.MTU); err != nil {
-			return err
-		}
+	if err := k.markLink(link, want); err != nil {
+		return err
 	}
 	if attrs.RawFlags&unix.IFF_NOARP == 0 {
 		if err := h.LinkSetARPOff(link); err != nil {
@@ -170,6 +173,20 @@ func (k *kernel) setLink(want LinkChange) error {
 		}
 	}
 	return h.LinkSetUp(link)
+}
+
+// markLink sets what all of the agent's links have: the mark, and an MTU.
+func (k *kernel) markLink(link netlink.Link, want LinkChange) error {
+	attrs := link.Attrs()
+	if attrs.Alias != want.Alias {
+		if err := k.reader.Handle.LinkSetAlias(link, want.Alias); err != nil {
+			return err
+		}
+	}
+	if attrs.MTU != want.MTU {
+		return k.reader.Handle.LinkSetMTU(link, want.MTU)
+	}
+	return nil
 }
 
 func (k *kernel) changeAddress(a Action) error {
@@ -240,7 +257,7 @@ func encode(r api.Route, indexes map[string]int) rtnl.Route {
 		Type:     tables.TypeNumber(r.Type),
 	}
 	for _, hop := range r.NextHops {
-		encoded.NextHops = append(encoded.NextHops, rtnl.NextHop{Via: hop.Via, Index: indexes[hop.Device], Weight: hop.Weight})
+		encoded.NextHops = append(encoded.NextHops, rtnl.NextHop{Via: hop.Via, Index: indexes[hop.Device], Weight: hop.Weight, OnLink: hop.OnLink})
 	}
 	return encoded
 }

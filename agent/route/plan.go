@@ -1,12 +1,14 @@
-// Package route holds a node's part in native routing: the pod gateway, the
-// local pod CIDR's route and a direct route to each peer's pod CIDR. It watches
-// the underlay that carries them, and reports what of it differs.
+// Package route holds a node's part in routing between pods: the pod gateway, the
+// local pod CIDR's route and a way to each peer's pod CIDR, which is a direct
+// route or leads through a tunnel. It watches the underlay that carries them, and
+// reports what of it differs.
 package route
 
 import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/native-routing/labctl/agent/api"
@@ -32,6 +34,13 @@ type Observation struct {
 	Learned Learned
 }
 
+// neighbours are the entries of a device that somebody wrote.
+func (o Observation) neighbours(device string) []api.Neighbour {
+	return slices.DeleteFunc(slices.Clone(o.Tables.Neighbours), func(n api.Neighbour) bool {
+		return n.Device != device || n.State != statePermanent
+	})
+}
+
 // SysctlValue is the value of a sysctl, or the error of reading it.
 type SysctlValue struct {
 	Value string
@@ -50,7 +59,7 @@ const (
 )
 
 // Action is one change to the kernel, for one object. Exactly one of Link,
-// Address and Route is set.
+// Address, Route, Neighbour and Forward is set.
 type Action struct {
 	Verb Verb
 	// Object is the one that the change is for. A delete of what is stale has
@@ -59,6 +68,9 @@ type Action struct {
 	Link    *LinkChange
 	Address *AddressChange
 	Route   *api.Route
+	// Neighbour and Forward are entries that stay until they are deleted.
+	Neighbour *api.Neighbour
+	Forward   *api.Forward
 }
 
 // Key names an object of [api.Status].
@@ -70,15 +82,21 @@ const (
 	kindAddress = "address"
 	kindRoute   = "route"
 	kindSysctl  = "sysctl"
+	// Entries of a tunnel's device.
+	kindNeighbour = "neighbour"
+	kindForward   = "fdb"
 )
 
-// LinkChange makes the pod gateway's pair (Add), removes it (Delete), or brings
-// one of its ends to these values (Set).
+// LinkChange makes the pod gateway's pair or the tunnel's device (Add), removes
+// it (Delete), or brings one device to these values (Set).
 type LinkChange struct {
 	Name string
 	MTU  int
 	// Alias is the lab's mark.
 	Alias string
+	// VXLAN and MAC are those of a tunnel's device; nil and empty for the gateway.
+	VXLAN *api.VXLAN
+	MAC   string
 }
 
 // AddressChange is an address of a device.
@@ -89,6 +107,12 @@ type AddressChange struct {
 
 func (a Action) String() string {
 	switch {
+	case a.Link != nil && a.Link.VXLAN != nil && a.Verb != Delete:
+		return a.tunnelString()
+	case a.Neighbour != nil:
+		return fmt.Sprintf("%s neighbour %s lladdr %s dev %s nud permanent", a.Verb, a.Neighbour.Address, a.Neighbour.MAC, a.Neighbour.Device)
+	case a.Forward != nil:
+		return fmt.Sprintf("%s fdb %s dev %s dst %s self permanent", a.Verb, a.Forward.MAC, a.Forward.Device, a.Forward.Remote)
 	case a.Link != nil && a.Verb == Set:
 		return fmt.Sprintf("set link %s up noarp mtu %d alias %q", a.Link.Name, a.Link.MTU, a.Link.Alias)
 	case a.Link != nil && a.Verb == Add:
@@ -118,15 +142,19 @@ func Plan(state api.State, seen Observation) ([]Action, []api.Object) {
 	if state.Pods != nil {
 		p.gateway(*state.Pods)
 		p.directRoutes(*state.Pods)
+		p.overlay(*state.Pods)
 	} else if link := p.links[GatewayDevice]; link != nil && foreignGateway(link, p.links[gatewayPeer]) == nil {
 		p.first = append(p.first, Action{Verb: Delete, Object: Key{kindLink, GatewayDevice}, Link: &LinkChange{Name: GatewayDevice}})
+	}
+	if state.Pods == nil || state.Pods.Overlay == nil {
+		p.dropTunnel()
 	}
 	p.learnedRoutes()
 	p.staleRoutes()
 	p.sysctls()
 	p.underlay()
 	p.foreign()
-	return append(p.first, p.then...), p.objects
+	return slices.Concat(p.first, p.then, p.last), p.objects
 }
 
 type planner struct {
@@ -138,6 +166,7 @@ type planner struct {
 	lab     []bool                 // of the routes in the table: the lab's, or told of beside one of its
 	first   []Action               // removals
 	then    []Action
+	last    []Action // removals of what carries packets until the rest is there
 	objects []api.Object
 }
 
@@ -258,7 +287,7 @@ func (p *planner) gatewayAddress(address netip.Prefix) {
 // directRoutes plans a route to each peer's pod CIDR, where the peer is on a
 // link of this node's.
 func (p *planner) directRoutes(pods api.PodNetwork) {
-	if !pods.DirectRoutes {
+	if !pods.DirectRoutes || pods.Overlay != nil {
 		return
 	}
 	for i, peer := range pods.Peers {

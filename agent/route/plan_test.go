@@ -68,6 +68,14 @@ func testPlan(t *testing.T, file string) {
 	})
 	each(section("routes"), func(words []string) { seen.Tables.Routes = append(seen.Tables.Routes, parseRoute(t, words)) })
 	each(section("lookups"), func(words []string) { seen.Peers = append(seen.Peers, parseDecision(words)) })
+	each(section("neighbours"), func(words []string) {
+		seen.Tables.Neighbours = append(seen.Tables.Neighbours, api.Neighbour{
+			Address: netip.MustParseAddr(words[0]), Device: words[2], MAC: words[4], State: strings.ToLower(words[5])})
+	})
+	each(section("forwards"), func(words []string) {
+		seen.Tables.Forwards = append(seen.Tables.Forwards, api.Forward{
+			MAC: words[0], Remote: netip.MustParseAddr(words[2]), State: words[4], Device: TunnelDevice})
+	})
 	each(section("sysctls"), func(words []string) { seen.Sysctls = append(seen.Sysctls, SysctlValue{Value: words[0]}) })
 
 	actions, objects := Plan(state, seen)
@@ -108,7 +116,8 @@ func each(lines string, do func(words []string)) {
 	}
 }
 
-// parseLink reads `NAME KIND|- [up] [carrier] [noarp] mtu N [mark LAB,NODE] [was NAME] [PREFIX...]`.
+// parseLink reads `NAME KIND|- [up] [carrier] [noarp] mtu N [mark LAB,NODE] [was NAME]
+// [id VNI dstport PORT local ADDRESS [learning]] [address MAC] [PREFIX...]`.
 func parseLink(words []string) api.Link {
 	link := api.Link{Name: words[0], Kind: strings.Trim(words[1], "-")}
 	for i, w := range words {
@@ -124,6 +133,18 @@ func parseLink(words []string) api.Link {
 		case "mark":
 			lab, node, _ := strings.Cut(words[i+1], ",")
 			link.Alias = fmt.Sprintf("labctl-agent lab=%s node=%s interface=%s", lab, node, link.Name)
+		case "id":
+			vni, _ := strconv.Atoi(words[i+1])
+			link.VXLAN = &api.VXLAN{VNI: uint32(vni)}
+		case "dstport":
+			port, _ := strconv.Atoi(words[i+1])
+			link.VXLAN.Port = uint16(port)
+		case "local":
+			link.VXLAN.Local = netip.MustParseAddr(words[i+1])
+		case "learning":
+			link.VXLAN.Learning = true
+		case "address":
+			link.MAC = words[i+1]
 		}
 		if p, err := netip.ParsePrefix(w); err == nil {
 			link.Addresses = append(link.Addresses, p)
@@ -154,6 +175,9 @@ func parseRoute(t *testing.T, words []string) api.Route {
 			continue
 		case "nexthop":
 			continue
+		case "onlink":
+			r.NextHops[hops-1].OnLink = true
+			continue
 		}
 		value := words[i+1]
 		switch words[i] {
@@ -176,6 +200,8 @@ func parseRoute(t *testing.T, words []string) api.Route {
 			r.Source = netip.MustParseAddr(value)
 		case "metric":
 			r.Metric, _ = strconv.Atoi(value)
+		case "mtu":
+			r.MTU, _ = strconv.Atoi(value)
 		default:
 			t.Fatalf("route: %q?", words[i])
 		}

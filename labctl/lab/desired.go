@@ -58,16 +58,24 @@ func speaker(t *topo.Topology, name string, n topo.Node) *api.BGP {
 func podNetwork(t *topo.Topology, name string, n topo.Node) *api.PodNetwork {
 	gateway, ok := n.PodGateway()
 	_, primary, wired := n.Primary()
-	if !ok || !wired || t.Cluster.RoutingMode != topo.RoutingNative {
+	if !ok || !wired {
 		return nil
 	}
-	pods := &api.PodNetwork{
-		CIDR: n.PodCIDR, Gateway: gateway, MTU: primary.MTU,
-		DirectRoutes: t.Cluster.AutoDirectNodeRoutes, SkipUnreachable: t.Cluster.DirectRoutingSkipUnreachable,
+	pods := &api.PodNetwork{CIDR: n.PodCIDR, Gateway: gateway, MTU: primary.MTU}
+	if t.Cluster.RoutingMode == topo.RoutingVXLAN {
+		pods.Overlay = &api.Overlay{
+			VNI: topo.TunnelVNI, Port: topo.TunnelPort,
+			Local: primary.Address.Addr(), MTU: primary.MTU - topo.TunnelOverhead,
+		}
+	} else {
+		pods.DirectRoutes = t.Cluster.AutoDirectNodeRoutes
+		pods.SkipUnreachable = t.Cluster.DirectRoutingSkipUnreachable
 	}
 	for peer, other := range t.Nodes.All() {
-		if _, iface, ok := other.Primary(); ok && peer != name && other.PodCIDR.IsValid() {
-			pods.Peers = append(pods.Peers, api.Peer{Name: peer, Address: iface.Address.Addr(), CIDR: other.PodCIDR})
+		_, iface, wired := other.Primary()
+		theirs, carries := other.PodGateway()
+		if wired && carries && peer != name {
+			pods.Peers = append(pods.Peers, api.Peer{Name: peer, Address: iface.Address.Addr(), CIDR: other.PodCIDR, Gateway: theirs})
 		}
 	}
 	return pods
