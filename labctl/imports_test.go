@@ -31,6 +31,7 @@ var mayImport = []struct {
 	{"agent", []string{"agent", "bpf"}},
 	{"provision/netns", []string{"provision", "topologies", "agent/rtnl", "agent/mounts"}},
 	{"provision/testbed", []string{"agent/mounts", "topologies"}},
+	{"provision/machine", []string{"provision", "topologies", "agent/rtnl"}},
 	{"provision", []string{"provision", "topologies"}},
 	{"labctl/ui", nil},
 	{"labctl/lang", nil},

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/native-routing/labctl/provision"
@@ -35,26 +36,42 @@ type batch struct {
 
 // berth is a machine of a batch.
 type berth struct {
-	ready  chan struct{} // closed when the machine is up, or will not be
-	change *provision.Change
-	err    error
+	up      chan struct{} // closed when SSH answers, or when settled
+	settled chan struct{} // closed when vagrant is done with it
+	answers bool          // whether it came up
+	change  *provision.Change
+	err     error
 }
 
-// bringUp returns when the machine of a node runs, and says what was done for
-// that. Other machines may still be booting then.
-func (p *Provider) bringUp(ctx context.Context, t *topo.Topology, node string) (*provision.Change, error) {
+// bringUp boots the machine of a node and calls do as soon as SSH answers there:
+// vagrant may still be busy with it then, and others may still be booting. It
+// says what was done to the machine.
+func (p *Provider) bringUp(ctx context.Context, t *topo.Topology, node string, do func(context.Context) error) (*provision.Change, error) {
 	l := p.lab(t.Metadata.Name)
 	b, place := p.join(ctx, l, t, node)
+	defer p.leave(ctx, l, b)
+	var err error
 	select {
-	case <-place.ready:
-		p.leave(l, b)
-		return place.change, place.err
+	case <-place.up:
+		if place.came(l) {
+			err = do(ctx)
+		}
 	case <-ctx.Done():
+		return nil, context.Cause(ctx)
 	}
-	if last := p.leave(l, b); last {
-		<-b.ended // vagrant cleans up: nothing of it may outlive the call
+	select {
+	case <-place.settled:
+		return place.change, errors.Join(place.err, err)
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
 	}
-	return nil, context.Cause(ctx)
+}
+
+// came says whether the machine came up at all.
+func (place *berth) came(l *lab) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return place.answers
 }
 
 // join gets a place in the next batch, and begins one where there is none.
@@ -70,32 +87,30 @@ func (p *Provider) join(ctx context.Context, l *lab, t *topo.Topology, node stri
 	b := l.next
 	b.waiting++
 	if b.nodes[node] == nil {
-		b.nodes[node] = &berth{ready: make(chan struct{})}
+		b.nodes[node] = &berth{up: make(chan struct{}), settled: make(chan struct{})}
 	}
 	return b, b.nodes[node]
 }
 
-// leave ends the batch when nobody waits for it any more: a vagrant that is
-// under way is interrupted. It says whether this was the last one.
-func (p *Provider) leave(l *lab, b *batch) bool {
+// leave gives up a place. The last one waits until the batch has ended, for
+// nothing of it may outlive the call, and has it interrupted where its own call was.
+func (p *Provider) leave(ctx context.Context, l *lab, b *batch) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	b.waiting--
-	if b.waiting > 0 {
-		return false
+	last := b.waiting == 0
+	l.mu.Unlock()
+	if !last {
+		return
 	}
-	done := true
-	for _, place := range b.nodes {
-		select {
-		case <-place.ready:
-		default:
-			done = false
-		}
-	}
-	if !done {
+	if ctx.Err() != nil {
 		b.cancel()
 	}
-	return !done
+	select {
+	case <-b.ended:
+	case <-ctx.Done():
+		b.cancel()
+		<-b.ended
+	}
 }
 
 // carryOut runs a batch. Whatever happens, every machine of it is settled at the end.
@@ -133,22 +148,42 @@ func (p *Provider) carryOut(ctx context.Context, l *lab, b *batch) {
 
 // settle says once what became of a machine.
 func (b *batch) settle(l *lab, node string, change *provision.Change, err error) {
+	if err == nil {
+		b.came(l, node)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	place := b.nodes[node]
-	if place == nil {
+	if place == nil || closed(place.settled) {
 		return
-	}
-	select {
-	case <-place.ready:
-		return
-	default:
-	}
-	if err == nil {
-		l.running[node] = true
 	}
 	place.change, place.err = change, err
-	close(place.ready)
+	close(place.settled)
+	if !closed(place.up) {
+		close(place.up)
+	}
+}
+
+// came says once that a machine answers.
+func (b *batch) came(l *lab, node string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	place := b.nodes[node]
+	if place == nil || closed(place.up) {
+		return
+	}
+	l.running[node] = true
+	place.answers = true
+	close(place.up)
+}
+
+func closed(c chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }
 
 // up looks which of the machines do not run, mends what was left half made, and boots them.
@@ -177,7 +212,7 @@ func (p *Provider) up(ctx context.Context, l *lab, b *batch, names []string) err
 		}
 		if !made {
 			changes[name].Verb = provision.Created
-			if err := p.options.Machines.Forget(l.name, name); err != nil {
+			if err := p.options.Machines.Forget(ctx, l.name, name); err != nil {
 				return err
 			}
 		}
@@ -202,11 +237,20 @@ func (p *Provider) vagrantUp(ctx context.Context, l *lab, b *batch, s settings, 
 		args = append(args, "--no-parallel") // what it does anyway
 	}
 	tell := p.teller()
+	var asking sync.WaitGroup
+	defer asking.Wait()
 	on := func(e event) {
-		if e.done("up") {
-			b.settle(l, e.Target, changes[e.Target], nil)
-		}
 		tell(e)
+		switch {
+		case e.done("up"):
+			b.settle(l, e.Target, changes[e.Target], nil)
+		case e.says(saysReady):
+			b.came(l, e.Target)
+		case e.says(saysWaiting):
+			// Where it is reached is known by now; to ask takes as long as to boot
+			// the last of the way. Who needs it and does not find it asks again.
+			asking.Go(func() { _, _ = p.lookUp(ctx, l, s.Provider, e.Target) })
+		}
 	}
 	for _, name := range names {
 		p.options.tell(name, "waiting for vagrant")

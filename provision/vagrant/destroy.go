@@ -47,7 +47,7 @@ func (p *Provider) Destroy(ctx context.Context, name string, nodes ...string) ([
 	if err != nil || !exists(l.at.dir) {
 		return changes, err
 	}
-	if err := os.RemoveAll(l.at.dir); err != nil {
+	if err := errors.Join(p.options.Machines.Forget(ctx, name), os.RemoveAll(l.at.dir)); err != nil {
 		return changes, fmt.Errorf("remove the files of lab %s: %w", name, err)
 	}
 	return append(changes, provision.Change{Verb: provision.Removed, Object: "files in " + l.at.dir}), nil
@@ -67,10 +67,13 @@ func (p *Provider) destroyNodes(ctx context.Context, l *lab, s settings, nodes [
 		removed = append(removed, strings.TrimPrefix(object, mark(l.name)))
 	}
 	slices.Sort(removed)
+	removed = slices.Compact(removed)
 	var changes []provision.Change
-	for _, node := range slices.Compact(removed) {
+	for _, node := range removed {
 		changes = append(changes, provision.Change{Verb: provision.Removed, Node: node, Object: "VM"})
-		err = errors.Join(err, p.options.Machines.Forget(l.name, node))
+	}
+	if len(removed) > 0 {
+		err = errors.Join(err, p.options.Machines.Forget(ctx, l.name, removed...))
 	}
 	return changes, err
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/native-routing/labctl/provision"
+	"github.com/native-routing/labctl/provision/machine"
 	"github.com/native-routing/labctl/topologies/topo"
 )
 
@@ -59,26 +60,19 @@ type Options struct {
 }
 
 // Machines makes a node of a Linux machine that SSH reaches. All its methods
-// may be repeated, and called at once for different nodes.
+// may be repeated, and called at once for different nodes. [machine.Machines] is one.
 type Machines interface {
 	// Ensure gives the machine all that a node of t has.
-	Ensure(ctx context.Context, t *topo.Topology, node string, at Access) ([]provision.Change, error)
+	Ensure(ctx context.Context, t *topo.Topology, node string, at machine.Access) ([]provision.Change, error)
+	// EnsureLinks brings the network of all nodes in line.
+	EnsureLinks(ctx context.Context, t *topo.Topology, at map[string]machine.Access) ([]provision.Change, error)
 	// Open connects to a machine that is a node already.
-	Open(ctx context.Context, lab, node string, at Access) (provision.Node, error)
-	// Forget drops the pinned host key of a machine that is no more.
-	Forget(lab, node string) error
+	Open(ctx context.Context, lab, node string, at machine.Access) (provision.Node, error)
+	// Forget drops what is kept of machines that are no more, such as their
+	// pinned host keys; with none named, all that is kept of the lab.
+	Forget(ctx context.Context, lab string, nodes ...string) error
 	// KnownHosts is the file of the lab's pinned host keys.
 	KnownHosts(lab string) string
-}
-
-// Access is how a machine is reached.
-type Access struct {
-	Host    string
-	Port    int
-	User    string
-	KeyFile string
-	// Devices are the MAC addresses of the topology's interfaces, by their names.
-	Devices map[string]string
 }
 
 func (o Options) command() string             { return cmp.Or(o.Command, "vagrant") }

@@ -233,6 +233,10 @@ func (r fakeRun) up(names []string) int {
 		}
 		r.say(n, "ui", "info", "==> "+n+": Waiting for machine to boot. This may take a few minutes...")
 		r.set(n, "running")
+		r.say(n, "ui", "info", "==> "+n+": Machine booted and ready!")
+		if f := r.fault("finish", n); f != nil {
+			return r.fail(n, f)
+		}
 		r.say(n, "action", "up", "end")
 	}
 	if len(failed) == 0 {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/native-routing/labctl/provision"
 	"github.com/native-routing/labctl/provision/fake"
+	"github.com/native-routing/labctl/provision/machine"
 	"github.com/native-routing/labctl/provision/providertest"
 	"github.com/native-routing/labctl/topologies/topo"
 )
@@ -25,7 +26,7 @@ type fakeMachines struct {
 	*fake.Provider
 	mu    sync.Mutex
 	asked []string
-	fail  func(node string, at Access) error
+	fail  func(node string, at machine.Access) error
 }
 
 func (m *fakeMachines) note(text string) {
@@ -34,7 +35,7 @@ func (m *fakeMachines) note(text string) {
 	m.asked = append(m.asked, text)
 }
 
-func (m *fakeMachines) Ensure(ctx context.Context, t *topo.Topology, node string, at Access) ([]provision.Change, error) {
+func (m *fakeMachines) Ensure(ctx context.Context, t *topo.Topology, node string, at machine.Access) ([]provision.Change, error) {
 	m.note("ensure " + node)
 	if m.fail != nil {
 		if err := m.fail(node, at); err != nil {
@@ -44,7 +45,7 @@ func (m *fakeMachines) Ensure(ctx context.Context, t *topo.Topology, node string
 	return m.EnsureNode(ctx, t, node)
 }
 
-func (m *fakeMachines) Open(ctx context.Context, lab, node string, at Access) (provision.Node, error) {
+func (m *fakeMachines) Open(ctx context.Context, lab, node string, at machine.Access) (provision.Node, error) {
 	if m.fail != nil {
 		if err := m.fail(node, at); err != nil {
 			return nil, err
@@ -53,9 +54,15 @@ func (m *fakeMachines) Open(ctx context.Context, lab, node string, at Access) (p
 	return m.OpenNode(ctx, lab, node)
 }
 
-func (m *fakeMachines) Forget(lab, node string) error {
-	m.note("forget " + node)
-	_, err := m.Destroy(context.Background(), lab, node)
+func (m *fakeMachines) EnsureLinks(ctx context.Context, t *topo.Topology, _ map[string]machine.Access) ([]provision.Change, error) {
+	return m.Provider.EnsureLinks(ctx, t)
+}
+
+func (m *fakeMachines) Forget(ctx context.Context, lab string, nodes ...string) error {
+	for _, n := range nodes {
+		m.note("forget " + n)
+	}
+	_, err := m.Destroy(ctx, lab, nodes...)
 	return err
 }
 
@@ -227,7 +234,7 @@ func TestNodesGoOnBeforeAllAreUp(t *testing.T) {
 	s := newStage(t, VirtualBox)
 	s.faults(fakeFault{Command: "up", Node: "k8s-w0", Hang: true}) // the last one
 	l, ensured := study(t), make(chan string, 4)
-	s.machines.fail = func(node string, _ Access) error { ensured <- node; return nil }
+	s.machines.fail = func(node string, _ machine.Access) error { ensured <- node; return nil }
 	done := make(chan map[string]error)
 	go func() { _, errs := s.up(t.Context(), l); done <- errs }()
 	for range 3 {
@@ -292,7 +299,7 @@ func TestHaltedOrRemovedBehindOurBack(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s.machines.fail = func(node string, _ Access) error {
+	s.machines.fail = func(node string, _ machine.Access) error {
 		if r.state(node) != "running" {
 			return fmt.Errorf("%s: connection refused", node)
 		}
@@ -356,6 +363,48 @@ func TestPartialFailure(t *testing.T) {
 				t.Errorf("the next run called %q", up)
 			}
 		})
+	}
+}
+
+// TestFailsAfterItAnswered: SSH answers, the node is made, and then vagrant
+// fails on its last steps.
+func TestFailsAfterItAnswered(t *testing.T) {
+	s := newStage(t, Libvirt)
+	s.faults(fakeFault{Command: "finish", Node: "k8s-w0", Type: "X", Text: "the last straw"})
+	_, errs := s.up(t.Context(), study(t))
+	if len(errs) != 1 || !errors.Is(errs["k8s-w0"], ErrVagrant) || !strings.Contains(errs["k8s-w0"].Error(), "the last straw") {
+		t.Errorf("%v", errs)
+	}
+	if !slices.Contains(s.machines.asked, "ensure k8s-w0") {
+		t.Errorf("asked: %q", s.machines.asked)
+	}
+}
+
+// TestTheKeyThatVagrantGave: the address is asked for while the machine still
+// boots, and the key comes later.
+func TestTheKeyThatVagrantGave(t *testing.T) {
+	s := newStage(t, VirtualBox)
+	var mu sync.Mutex
+	keys := map[string]string{}
+	s.machines.fail = func(node string, at machine.Access) error {
+		mu.Lock()
+		defer mu.Unlock()
+		keys[node] = at.KeyFile
+		return nil
+	}
+	if _, err := s.prepare(t.Context(), study(t)); err != nil {
+		t.Fatal(err)
+	}
+	own := s.options.paths("study").key("router", VirtualBox)
+	if err := os.MkdirAll(filepath.Dir(own), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(own, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.wantUp(study(t))
+	if keys["router"] != own || keys["k8s-ctr"] != "/a b/key" {
+		t.Errorf("keys: %q", keys)
 	}
 }
 
@@ -430,7 +479,7 @@ func TestKilledInTheMiddle(t *testing.T) {
 	r := fakeRun{s.fakeWorld, s.options.paths("study").dir, Libvirt, nil}
 	r.set("k8s-w0", "shutoff")
 	s.put("domains", r.object("k8s-w0"), "1")
-	s.machines.fail = func(node string, _ Access) error {
+	s.machines.fail = func(node string, _ machine.Access) error {
 		if r.state(node) != "running" {
 			return errors.New("connection refused")
 		}
@@ -455,7 +504,7 @@ func TestOddStatesAreMended(t *testing.T) {
 				t.Fatal(err)
 			}
 			calls := s.calls("vagrant")
-			if got := slices.Contains(calls, "vagrant "+want); want != "" && !got || calls[len(calls)-1] != upAll+" --no-parallel router" {
+			if got := slices.Contains(calls, "vagrant "+want); want != "" && !got || !slices.Contains(calls, upAll+" --no-parallel router") {
 				t.Errorf("called %q", calls)
 			}
 		})

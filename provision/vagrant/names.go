@@ -55,6 +55,11 @@ func (p paths) id(node, provider string) string {
 	return filepath.Join(p.machines(), node, provider, "id")
 }
 
+// key is the SSH key that Vagrant gives to a machine of its own.
+func (p paths) key(node, provider string) string {
+	return filepath.Join(p.machines(), node, provider, "private_key")
+}
+
 // The first three bytes of the addresses that VirtualBox and QEMU give to NICs.
 var (
 	ouiVirtualBox = [3]byte{0x08, 0x00, 0x27}

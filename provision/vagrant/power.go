@@ -101,7 +101,7 @@ func (p *Provider) Start(ctx context.Context, t *topo.Topology, nodes ...string)
 			return nil, fmt.Errorf("%s: %w in the topology of lab %s", node, provision.ErrNotFound, t.Metadata.Name)
 		}
 		all.Go(func() error {
-			change, err := p.bringUp(ctx, t, node)
+			change, err := p.bringUp(ctx, t, node, func(context.Context) error { return nil })
 			if change != nil {
 				changes[i] = *change
 			}

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/native-routing/labctl/provision"
+	"github.com/native-routing/labctl/provision/machine"
 	"github.com/native-routing/labctl/topologies/topo"
 )
 
@@ -59,28 +60,26 @@ func (p *Provider) EnsureNode(ctx context.Context, t *topo.Topology, node string
 	if changes, settled, err := p.ensureReached(ctx, l, s, t, node); settled {
 		return changes, err
 	}
-	change, err := p.bringUp(ctx, t, node)
-	if err != nil {
-		return nil, err
-	}
 	var changes []provision.Change
+	change, err := p.bringUp(ctx, t, node, func(ctx context.Context) error {
+		at, err := p.lookUp(ctx, l, s.Provider, node)
+		if err == nil {
+			changes, err = p.ensure(ctx, t, s, node, at)
+		}
+		return err
+	})
 	if change != nil {
-		changes = append(changes, *change)
+		changes = slices.Insert(changes, 0, *change)
 	}
-	at, err := p.lookUp(ctx, l, s.Provider, node)
-	if err != nil {
-		return changes, err
-	}
-	more, err := p.ensure(ctx, t, s, node, at)
-	return append(changes, more...), err
+	return changes, err
 }
 
 // ensureReached works on a machine that takes connections where it was reached
 // last: no vagrant is asked then, which would cost a second. It is not settled
 // where the machine is not there, or may be another one by now.
 func (p *Provider) ensureReached(ctx context.Context, l *lab, s settings, t *topo.Topology, node string) (changes []provision.Change, settled bool, err error) {
-	at, ok := l.known(node)
-	if !ok || !at.answers(ctx) {
+	at, ok := l.known(node, s.Provider)
+	if !ok || !answers(ctx, at) {
 		return nil, false, l.forget(node)
 	}
 	changes, err = p.ensure(ctx, t, s, node, at)
@@ -95,7 +94,7 @@ func (p *Provider) ensureReached(ctx context.Context, l *lab, s settings, t *top
 }
 
 // moved says that a machine is not, or no longer, reached as it was.
-func (p *Provider) moved(ctx context.Context, l *lab, s settings, node string, was Access) (bool, error) {
+func (p *Provider) moved(ctx context.Context, l *lab, s settings, node string, was machine.Access) (bool, error) {
 	if err := l.forget(node); err != nil {
 		return false, err
 	}
@@ -110,13 +109,13 @@ func (p *Provider) moved(ctx context.Context, l *lab, s settings, node string, w
 	return now.Host != was.Host || now.Port != was.Port || now.User != was.User || now.KeyFile != was.KeyFile, err
 }
 
-func (p *Provider) ensure(ctx context.Context, t *topo.Topology, s settings, node string, at Access) ([]provision.Change, error) {
+func (p *Provider) ensure(ctx context.Context, t *topo.Topology, s settings, node string, at machine.Access) ([]provision.Change, error) {
 	at.Devices = devices(t, s.Provider, node)
 	return p.options.Machines.Ensure(ctx, t, node, at)
 }
 
-// EnsureLinks has every node of t looked at once more: what is as it should be
-// costs one round trip.
+// EnsureLinks brings the network of all nodes in line. A machine that is not
+// there, or does not run, is an error: no machine is booted for it.
 func (p *Provider) EnsureLinks(ctx context.Context, t *topo.Topology) ([]provision.Change, error) {
 	l := p.lab(t.Metadata.Name)
 	s, err := l.at.load()
@@ -124,20 +123,22 @@ func (p *Provider) EnsureLinks(ctx context.Context, t *topo.Topology) ([]provisi
 		return nil, err
 	}
 	names := t.Nodes.Names()
-	changes := make([][]provision.Change, len(names))
+	found := make([]machine.Access, len(names))
 	errs := make([]error, len(names))
 	var all sync.WaitGroup
 	for i, node := range names {
-		all.Go(func() {
-			at, err := p.find(ctx, l, node)
-			if err == nil {
-				changes[i], err = p.ensure(ctx, t, s, node, at)
-			}
-			errs[i] = err
-		})
+		all.Go(func() { found[i], errs[i] = p.find(ctx, l, node) })
 	}
 	all.Wait()
-	return slices.Concat(changes...), errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	at := map[string]machine.Access{}
+	for i, node := range names {
+		found[i].Devices = devices(t, s.Provider, node)
+		at[node] = found[i]
+	}
+	return p.options.Machines.EnsureLinks(ctx, t, at)
 }
 
 // OpenNode connects to a node whose machine runs. A machine that is not there
@@ -166,34 +167,34 @@ func (p *Provider) OpenNode(ctx context.Context, name, node string) (provision.N
 }
 
 // find says how a machine is reached, and never boots one.
-func (p *Provider) find(ctx context.Context, l *lab, node string) (Access, error) {
+func (p *Provider) find(ctx context.Context, l *lab, node string) (machine.Access, error) {
 	missing := fmt.Errorf("%s: %w in lab %s (labctl up makes it)", node, provision.ErrNotFound, l.name)
 	s, err := l.at.load()
 	if errors.Is(err, errNoSettings) {
-		return Access{}, missing
+		return machine.Access{}, missing
 	}
 	if err != nil {
-		return Access{}, err
+		return machine.Access{}, err
 	}
-	if at, ok := l.known(node); ok && at.answers(ctx) {
+	if at, ok := l.known(node, s.Provider); ok && answers(ctx, at) {
 		return at, nil
 	}
 	states, err := p.states(ctx, l, s)
 	if err != nil {
-		return Access{}, err
+		return machine.Access{}, err
 	}
 	switch state := stateOf(states, node); standing(state) {
 	case "":
-		return Access{}, missing
+		return machine.Access{}, missing
 	case provision.NodeRunning:
 		if err := l.forget(node); err != nil {
-			return Access{}, err
+			return machine.Access{}, err
 		}
 		return p.lookUp(ctx, l, s.Provider, node)
 	case provision.NodeStopped:
-		return Access{}, fmt.Errorf("%s: %w (labctl start %s)", node, ErrHalted, node)
+		return machine.Access{}, fmt.Errorf("%s: %w (labctl start %s)", node, ErrHalted, node)
 	default:
-		return Access{}, &Fault{Node: node, Class: ErrState, Said: state, Cure: "labctl up mends it"}
+		return machine.Access{}, &Fault{Node: node, Class: ErrState, Said: state, Cure: "labctl up mends it"}
 	}
 }
 

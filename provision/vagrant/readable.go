@@ -66,3 +66,16 @@ func (e event) said() (kind, text string, ok bool) {
 func (e event) done(action string) bool {
 	return e.Type == "action" && e.data(0) == action && e.data(1) == "end"
 }
+
+// What Vagrant says of a machine whose address is known, and of one whose SSH
+// answers, with the key that it keeps (boot_waiting and boot_completed in its locale).
+const (
+	saysWaiting = "Waiting for machine to boot"
+	saysReady   = "Machine booted and ready"
+)
+
+// says says whether the text begins so.
+func (e event) says(text string) bool {
+	_, said, ok := e.said()
+	return ok && strings.HasPrefix(said, text)
+}

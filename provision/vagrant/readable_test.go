@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/native-routing/labctl/provision/machine"
 )
 
 func TestParseEvent(t *testing.T) {
@@ -104,7 +106,7 @@ Host router
 Host half
   Port 1
 `)
-	want := map[string]Access{
+	want := map[string]machine.Access{
 		"k8s-ctr": {Host: "127.0.0.1", Port: 60000, User: "vagrant", KeyFile: "C:/Users/A B/.vagrant/machines/k8s-ctr/virtualbox/private_key"},
 		"router":  {Host: "192.168.121.7", Port: 22, User: "root", KeyFile: "/home/a/.vagrant.d/insecure_private_keys/vagrant.key.rsa"},
 	}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/native-routing/labctl/provision"
+	"github.com/native-routing/labctl/provision/machine"
 )
 
 // probeTime is how long a machine may take to take a connection. One on this
@@ -24,8 +25,8 @@ const probeTime = 2 * time.Second
 
 // parseSSHConfig reads what vagrant ssh-config prints: blocks of ssh_config(5)
 // with one name each.
-func parseSSHConfig(text string) map[string]Access {
-	found := map[string]Access{}
+func parseSSHConfig(text string) map[string]machine.Access {
+	found := map[string]machine.Access{}
 	var name string
 	lines := bufio.NewScanner(strings.NewReader(text))
 	for lines.Scan() {
@@ -34,7 +35,7 @@ func parseSSHConfig(text string) map[string]Access {
 		a := found[name]
 		switch strings.ToLower(key) {
 		case "host":
-			name, a = value, Access{Port: 22}
+			name, a = value, machine.Access{Port: 22}
 		case "hostname":
 			a.Host = value
 		case "user":
@@ -56,12 +57,12 @@ func parseSSHConfig(text string) map[string]Access {
 			found[name] = a
 		}
 	}
-	maps.DeleteFunc(found, func(_ string, a Access) bool { return a.Host == "" || a.User == "" })
+	maps.DeleteFunc(found, func(_ string, a machine.Access) bool { return a.Host == "" || a.User == "" })
 	return found
 }
 
 // reached is ssh.json: how each machine was reached when it was last looked up.
-type reached map[string]Access
+type reached map[string]machine.Access
 
 func (p paths) loadReached() reached {
 	r := reached{}
@@ -89,16 +90,20 @@ func (l *lab) forget(nodes ...string) error {
 	return l.at.writeJSON(l.at.ssh(), r)
 }
 
-// known is how a machine was reached last; false where that is not known.
-func (l *lab) known(node string) (Access, bool) {
+// known is how a machine was reached last; false where that is not known. The
+// key may have come after the address was asked for.
+func (l *lab) known(node, provider string) (machine.Access, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	a, ok := l.at.loadReached()[node]
+	if key := l.at.key(node, provider); ok && exists(key) {
+		a.KeyFile = key
+	}
 	return a, ok
 }
 
 // answers says whether something takes connections there.
-func (a Access) answers(ctx context.Context) bool {
+func answers(ctx context.Context, a machine.Access) bool {
 	dialer := net.Dialer{Timeout: probeTime}
 	c, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(a.Host, strconv.Itoa(a.Port)))
 	if err != nil {
@@ -110,12 +115,12 @@ func (a Access) answers(ctx context.Context) bool {
 
 // lookUp asks vagrant how a running machine is reached, and in the same breath
 // all others that are known to run: each call costs seconds.
-func (p *Provider) lookUp(ctx context.Context, l *lab, provider, node string) (Access, error) {
+func (p *Provider) lookUp(ctx context.Context, l *lab, provider, node string) (machine.Access, error) {
 	if err := l.asking.lock(ctx); err != nil {
-		return Access{}, err
+		return machine.Access{}, err
 	}
 	defer l.asking.unlock()
-	if a, ok := l.known(node); ok {
+	if a, ok := l.known(node, provider); ok {
 		return a, nil // another call brought it
 	}
 	l.mu.Lock()
@@ -131,21 +136,22 @@ func (p *Provider) lookUp(ctx context.Context, l *lab, provider, node string) (A
 		found, err = p.sshConfig(ctx, l, provider, []string{node})
 	}
 	if err != nil {
-		return Access{}, p.only(l, node, err)
+		return machine.Access{}, p.only(l, node, err)
 	}
-	a, ok := found[node]
-	if !ok {
-		return a, fmt.Errorf("%s: vagrant does not say how it is reached (%s)", node, logged(l.at.log()))
+	if _, ok := found[node]; !ok {
+		return machine.Access{}, fmt.Errorf("%s: vagrant does not say how it is reached (%s)", node, logged(l.at.log()))
 	}
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	all := l.at.loadReached()
 	maps.Copy(all, found)
-	return a, l.at.writeJSON(l.at.ssh(), all)
+	err = l.at.writeJSON(l.at.ssh(), all)
+	l.mu.Unlock()
+	a, _ := l.known(node, provider)
+	return a, err
 }
 
-func (p *Provider) sshConfig(ctx context.Context, l *lab, provider string, nodes []string) (map[string]Access, error) {
-	found := map[string]Access{}
+func (p *Provider) sshConfig(ctx context.Context, l *lab, provider string, nodes []string) (map[string]machine.Access, error) {
+	found := map[string]machine.Access{}
 	err := p.runner(l, provider).run(ctx, func(e event) {
 		if e.Type == "ssh-config" {
 			maps.Copy(found, parseSSHConfig(e.data(0)))
@@ -173,8 +179,8 @@ func (p *Provider) SSHHosts(ctx context.Context, name string) ([]provision.SSHHo
 		if standing(m.state) != provision.NodeRunning {
 			continue
 		}
-		a, ok := l.known(m.node)
-		if !ok || !a.answers(ctx) {
+		a, ok := l.known(m.node, s.Provider)
+		if !ok || !answers(ctx, a) {
 			if err := l.forget(m.node); err != nil {
 				return nil, err
 			}

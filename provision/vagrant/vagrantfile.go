@@ -36,12 +36,12 @@ type vagrantfile struct {
 	// Management is libvirt's network by which the host reaches the machines.
 	Management  netip.Prefix
 	BootTimeout int // seconds
-	Machines    []machine
+	Machines    []guest
 	// Stale are machines that are there, and that the topology has no more.
 	Stale []string
 }
 
-type machine struct {
+type guest struct {
 	Name, Object, Description string
 	CPUs, MemoryMiB, SSHPort  int
 	NICs                      []nic
@@ -88,7 +88,7 @@ func describe(t *topo.Topology, s settings, hostOnly, emulated bool) vagrantfile
 	}
 	addresses := hardwareAddresses(t, s.Provider)
 	for name, n := range t.Nodes.All() {
-		m := machine{
+		m := guest{
 			Name: name, Object: objectName(v.Lab, name), Description: "labctl lab=" + v.Lab + " node=" + name,
 			CPUs: cmp.Or(n.Resources.CPUs, defaultCPUs), MemoryMiB: memoryOf(n), SSHPort: n.Resources.SSHPort,
 		}

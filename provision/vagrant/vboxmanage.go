@@ -27,9 +27,8 @@ func (v vboxManage) machines(ctx context.Context, prefix string) ([]string, erro
 	out, err := v.run(ctx, "list", "vms")
 	var names []string
 	for line := range strings.Lines(out) {
-		name, ok := strings.CutPrefix(line, `"`)
-		if name, _, ok = strings.Cut(name, `"`); ok && strings.HasPrefix(name, prefix) {
-			names = append(names, name)
+		if parts := strings.SplitN(line, `"`, 3); len(parts) == 3 && strings.HasPrefix(parts[1], prefix) {
+			names = append(names, parts[1])
 		}
 	}
 	return names, err
