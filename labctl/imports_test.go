@@ -30,6 +30,7 @@ var mayImport = []struct {
 	{"agent/embedded", nil},
 	{"agent", []string{"agent", "bpf"}},
 	{"provision/netns", []string{"provision", "topologies", "agent/rtnl", "agent/mounts"}},
+	{"provision/testbed", []string{"agent/mounts", "topologies"}},
 	{"provision/machine", []string{"provision", "topologies", "agent/rtnl"}},
 	{"provision", []string{"provision", "topologies"}},
 	{"labctl/ui", nil},
