@@ -39,6 +39,46 @@ settle() {
 	done
 }
 
+# end LAB: ends what bears the lab's mark in its environment.
+end() {
+	set +f
+	for signal in TERM KILL; do
+		none=yes
+		for environment in $(grep -lszx "LABCTL_LAB=$1" /proc/[0-9]*/environ 2>/dev/null); do
+			process=${environment#/proc/}
+			kill -s "$signal" "${process%/environ}" 2>/dev/null && none=
+		done
+		[ "$none" ] && break
+		sleep 0.3
+	done
+	set -f
+	return 0
+}
+
+# empty CGROUP: kills what is in it and below, and removes it.
+empty() {
+	[ -d "$1" ] || return 0
+	find "$1" -name cgroup.procs -exec cat {} + | while read -r process; do kill -s KILL "$process"; done 2>/dev/null
+	tries=0
+	until find "$1" -depth -type d -exec rmdir {} + 2>/dev/null || [ ! -d "$1" ]; do
+		[ $((tries += 1)) -le 50 ] || return
+		sleep 0.1
+	done
+}
+
+# unfilter LINK: removes the agent's filters, and the clsact qdisc that holds no more.
+unfilter() {
+	found=
+	for side in ingress egress; do
+		if tc filter show dev "$1" "$side" 2>/dev/null | grep -q ' labctl-'; then
+			found=yes
+			tc filter del dev "$1" "$side" pref 108 || return
+		fi
+	done
+	[ "$found" ] || return 0
+	[ "$(tc filter show dev "$1" ingress)$(tc filter show dev "$1" egress)" ] || tc qdisc del dev "$1" clsact
+}
+
 IFS='
 '
 for step in $(cat); do
@@ -50,7 +90,7 @@ for step in $(cat); do
 	case $verb in
 	run) "$@" ;;
 	try) "$@" || : ;;
-	feed | put | claim | sysctl | settle) "$verb" "$@" ;;
+	feed | put | claim | sysctl | settle | end | empty | unfilter) "$verb" "$@" ;;
 	*) false ;;
 	esac </dev/null || {
 		printf 'labctl stopped at: %s %s %s %s\n' "$verb" "$1" "$2" "$3" | cut -c 1-200 >&2

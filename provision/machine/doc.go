@@ -98,8 +98,8 @@ func lookedAt() []string {
 // labDir is where what is kept of a lab lies on the machine that labctl runs on.
 func (o Options) labDir(lab string) string { return filepath.Join(o.DataDir, lab, "ssh") }
 
-// KnownHosts is the file with the pinned host keys of a lab's machines, each
+// knownHosts is the file with the pinned host keys of a lab's machines, each
 // under its node's name.
-func (o Options) KnownHosts(lab string) string { return filepath.Join(o.labDir(lab), "known_hosts") }
+func (o Options) knownHosts(lab string) string { return filepath.Join(o.labDir(lab), "known_hosts") }
 
 func header(lab string) string { return "# Made by labctl for lab " + lab + ".\n" }

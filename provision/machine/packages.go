@@ -79,14 +79,11 @@ func installed(node string, before, after seen) []provision.Change {
 }
 
 // remarks are what the lab lacks on a machine, and works without.
-func (s seen) remarks(node string) []string {
+func (s seen) remarks() []string {
 	var remarks []string
-	note := func(text string) { remarks = append(remarks, node+": "+text) }
-	if lacking := s.missing(); len(lacking) > 0 {
-		note("there is no " + strings.Join(lacking, ", ") + ", and no package could be installed (give it a way to its distribution's packages, or install them)")
-	}
+	note := func(text string) { remarks = append(remarks, text) }
 	if s.Commands["nft"] && !s.kernelFrom(egressMajor, egressMinor) {
-		note("its kernel " + s.Kernel + " cannot keep the uplink silent, that takes 5.16: answers to packets that are lost there may come back")
+		note("its kernel " + s.Kernel + " sends what is lost by the uplink on, from 5.16 on it does not: answers are dropped")
 	}
 	if !s.BTF {
 		note("its kernel " + s.Kernel + " has no BTF, without which the agent loads no datapath")
