@@ -40,6 +40,7 @@ var (
 	StopWitness  = Endpoint[WitnessRequest, WitnessResponse]{http.MethodPost, "/v1/witness/stop"}
 	GetPods      = Endpoint[None, PodList]{http.MethodGet, "/v1/pods"}
 	GetServices  = Endpoint[None, ServiceTable]{http.MethodGet, "/v1/services"}
+	GetMaps      = Endpoint[None, Maps]{http.MethodGet, "/v1/maps"}
 	GetDrops     = Endpoint[None, DropCounts]{http.MethodGet, "/v1/drops"}
 	Fetch        = Endpoint[FetchRequest, FetchResponse]{http.MethodPost, "/v1/fetch"}
 )
@@ -105,7 +106,7 @@ func (e Endpoint[Request, Response]) Handle(mux *http.ServeMux, do func(context.
 		}
 		response, err := do(r.Context(), request)
 		if err != nil {
-			writeError(w, asError(err))
+			WriteError(w, err)
 			return
 		}
 		w.Header().Set("Content-Type", "application/json")

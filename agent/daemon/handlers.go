@@ -24,10 +24,13 @@ func (d *daemon) handler() http.Handler {
 	api.LookupRoutes.Handle(mux, d.lookupRoutes)
 	api.GetPods.Handle(mux, d.getPods)
 	api.GetServices.Handle(mux, d.getServices)
+	api.GetMaps.Handle(mux, d.getMaps)
 	api.GetDrops.Handle(mux, d.getDrops)
 	mux.HandleFunc("GET "+api.MonitorPath, d.monitor)
 	mux.Handle("GET "+api.MetricsPath, d.metrics())
-	handleProbes(mux, d.parts.prober())
+	prober := d.parts.prober()
+	handleProbes(mux, prober)
+	mux.Handle("POST "+api.CapturePath, newCaptures(prober))
 	return d.recovered(mux)
 }
 

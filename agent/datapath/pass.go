@@ -132,6 +132,9 @@ func (p *pass) load() error {
 // programs are those that the state needs and the kernel takes.
 func (p *pass) programs() []string {
 	names := []string{bpf.FromPod, bpf.ToPod, bpf.FromHost, bpf.FromNetdev, bpf.ToNetdev}
+	if overlayOf(p.state) != nil {
+		names = append(names, bpf.FromOverlay, bpf.ToOverlay)
+	}
 	if !p.state.Cluster.KubeProxyReplacement {
 		return names
 	}
@@ -292,6 +295,9 @@ func (p *pass) points() []point {
 			continue
 		}
 		on(l.Name, bpf.FromNetdev, bpf.ToNetdev)
+	}
+	if overlayOf(p.state) != nil {
+		on(route.TunnelDevice, bpf.FromOverlay, bpf.ToOverlay)
 	}
 	for _, pod := range p.pods {
 		if pod.Device != "" {

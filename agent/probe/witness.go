@@ -4,17 +4,13 @@ package probe
 
 import (
 	"context"
-	"encoding/binary"
-	"errors"
 	"fmt"
-	"os"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
-	"unsafe"
 
 	"github.com/native-routing/labctl/agent/api"
+	"github.com/native-routing/labctl/agent/capture"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
@@ -31,7 +27,8 @@ const (
 )
 
 // Witness sees the tagged echoes of [Ping] pass the interfaces of its namespace,
-// coming in and going out, those of other senders too. It may run for several
+// coming in and going out, those of other senders too, also within packets that
+// carry them through a tunnel. It may run for several
 // sessions at once, which do not touch each other. The zero value is ready.
 //
 // It does not look at lo, nor at frames that a bridge flooded to this node but
@@ -102,9 +99,9 @@ func (w *Witness) forget(session uint32, o *observation) bool {
 	return true
 }
 
-// observation is one session: a packet socket and the goroutine that empties it.
+// observation is one session: a capture and the goroutine that takes it in.
 type observation struct {
-	socket   *socket
+	socket   *capture.Socket
 	session  uint32
 	lifetime *time.Timer
 	done     chan struct{}
@@ -112,39 +109,34 @@ type observation struct {
 	// The goroutine's, until done is closed.
 	sightings []api.Sighting
 	dropped   int
-	devices   map[int]string
 }
 
-// observe opens the socket on no protocol, which receives nothing, and binds it
-// to all of them when it is set up.
 func observe(session uint32) (*observation, error) {
-	s, err := newSocket(unix.AF_PACKET, unix.SOCK_DGRAM, 0, maxIPv4Header+icmpHeaderSize+tagSize)
+	filter, err := bpf.Assemble(echoFilter(session))
+	if err != nil {
+		return nil, fmt.Errorf("assemble the filter: %w", err)
+	}
+	socket, err := capture.Open(capture.Options{Filter: filter, SnapLength: longestEcho, Cooked: true})
 	if err != nil {
 		return nil, err
 	}
-	o := &observation{socket: s, session: session, done: make(chan struct{}), devices: map[int]string{}}
-	err = s.attach(echoFilter(session))
-	if err == nil {
-		err = s.enlarge(unix.SO_RCVBUFFORCE, unix.SO_RCVBUF)
-	}
-	if err == nil {
-		err = s.set(option{"SO_TIMESTAMPNS_NEW", unix.SOL_SOCKET, unix.SO_TIMESTAMPNS_NEW, 1})
-	}
-	if err == nil {
-		err = os.NewSyscallError("bind", unix.Bind(s.fd, &unix.SockaddrLinklayer{Protocol: bigEndian(unix.ETH_P_ALL)}))
-	}
-	if err != nil {
-		s.close()
-		return nil, err
-	}
+	o := &observation{socket: socket, session: session, done: make(chan struct{})}
 	go o.run()
 	return o, nil
 }
 
+// carrierSize is what VXLAN puts between a carrying packet's IPv4 header and the
+// one that it carries: the headers of UDP, VXLAN (RFC 7348) and Ethernet.
+const carrierSize = 8 + 8 + 14
+
+// longestEcho is where the tag of an echo ends at most, in bytes.
+const longestEcho = maxIPv4Header + carrierSize + ipv4HeaderSize + icmpHeaderSize + tagSize
+
 // echoFilter lets the tagged echoes of a session pass, in packets that begin at
-// the IPv4 header.
+// the IPv4 header, by themselves or carried through a tunnel, by whatever port.
 func echoFilter(session uint32) []bpf.Instruction {
-	const reject = 19
+	const echo, reject = 21, 29
+	const inner = carrierSize // from where the carrier's IPv4 header ends
 	return []bpf.Instruction{
 		0:  bpf.LoadExtension{Num: bpf.ExtProto},
 		1:  bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.ETH_P_IP, SkipTrue: reject - 2},
@@ -152,123 +144,82 @@ func echoFilter(session uint32) []bpf.Instruction {
 		3:  bpf.JumpIf{Cond: bpf.JumpEqual, Val: loopback, SkipTrue: reject - 4},
 		4:  bpf.LoadExtension{Num: bpf.ExtType},
 		5:  bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.PACKET_OTHERHOST, SkipTrue: reject - 6},
-		6:  bpf.LoadAbsolute{Off: 9, Size: 1},
-		7:  bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: protocolICMP, SkipTrue: reject - 8},
-		8:  bpf.LoadAbsolute{Off: 6, Size: 2}, // flags and fragment offset
-		9:  bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: 0x1fff, SkipTrue: reject - 10},
-		10: bpf.LoadMemShift{Off: 0},
-		11: bpf.LoadIndirect{Off: 0, Size: 1},
-		12: bpf.JumpIf{Cond: bpf.JumpEqual, Val: icmpEcho, SkipTrue: 1},
-		13: bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: icmpEchoReply, SkipTrue: reject - 14},
-		14: bpf.LoadIndirect{Off: icmpHeaderSize, Size: 4},
-		15: bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: tagMagic, SkipTrue: reject - 16},
-		16: bpf.LoadIndirect{Off: icmpHeaderSize + 4, Size: 4},
-		17: bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: session, SkipTrue: reject - 18},
-		18: bpf.RetConstant{Val: maxIPv4Header + icmpHeaderSize + tagSize},
-		19: bpf.RetConstant{Val: 0},
+		6:  bpf.LoadAbsolute{Off: 6, Size: 2}, // flags and fragment offset
+		7:  bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: 0x1fff, SkipTrue: reject - 8},
+		8:  bpf.LoadMemShift{Off: 0},
+		9:  bpf.LoadAbsolute{Off: 9, Size: 1},
+		10: bpf.JumpIf{Cond: bpf.JumpEqual, Val: protocolICMP, SkipTrue: echo - 11},
+		11: bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.IPPROTO_UDP, SkipTrue: reject - 12},
+		12: bpf.LoadIndirect{Off: inner - 2, Size: 2},
+		13: bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.ETH_P_IP, SkipTrue: reject - 14},
+		14: bpf.LoadIndirect{Off: inner, Size: 1},
+		15: bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: 0x45, SkipTrue: reject - 16}, // our echoes have no options
+		16: bpf.LoadIndirect{Off: inner + 9, Size: 1},
+		17: bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: protocolICMP, SkipTrue: reject - 18},
+		18: bpf.TXA{},
+		19: bpf.ALUOpConstant{Op: bpf.ALUOpAdd, Val: inner + ipv4HeaderSize},
+		20: bpf.TAX{},
+		21: bpf.LoadIndirect{Off: 0, Size: 1},
+		22: bpf.JumpIf{Cond: bpf.JumpEqual, Val: icmpEcho, SkipTrue: 1},
+		23: bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: icmpEchoReply, SkipTrue: reject - 24},
+		24: bpf.LoadIndirect{Off: icmpHeaderSize, Size: 4},
+		25: bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: tagMagic, SkipTrue: reject - 26},
+		26: bpf.LoadIndirect{Off: icmpHeaderSize + 4, Size: 4},
+		27: bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: session, SkipTrue: reject - 28},
+		28: bpf.RetConstant{Val: longestEcho},
+		29: bpf.RetConstant{Val: 0},
 	}
 }
 
-// run takes in sightings until the socket's read deadline is set.
+// carried is the packet in one that carries it through a tunnel, and the
+// carrier's TTL; packet itself and 0 where that carries none.
+func carried(packet []byte) (inner []byte, ttl int) {
+	if len(packet) < ipv4HeaderSize || packet[9] != unix.IPPROTO_UDP {
+		return packet, 0
+	}
+	start := int(packet[0]&0xf)*4 + carrierSize
+	if len(packet) < start {
+		return packet, 0
+	}
+	return packet[start:], int(packet[8])
+}
+
+// run takes in sightings until the socket is stopped.
 func (o *observation) run() {
 	defer close(o.done)
-	for {
-		err := o.socket.conn.Read(func(uintptr) bool { return o.drain() })
-		if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, os.ErrClosed) {
-			break
-		}
-		if err != nil {
-			time.Sleep(sendRetry) // the poller reports an error of the socket: see [socket.wait]
-		}
-	}
-	// Without this the last look at the queue might have no end.
-	_ = o.socket.attach([]bpf.Instruction{bpf.RetConstant{Val: 0}})
-	o.drain()
-	if stats, err := unix.GetsockoptTpacketStats(o.socket.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS); err == nil {
-		o.dropped += int(stats.Drops)
-	}
+	counts, _ := o.socket.Run(o.note, nil)
+	o.dropped += int(counts.Dropped)
 }
 
-// end stops the goroutine after it has emptied the queue, and closes the socket.
+// end stops the goroutine after it has emptied the queue.
 func (o *observation) end() api.WitnessResponse {
-	_ = o.socket.file.SetReadDeadline(time.Unix(1, 0))
+	o.socket.Stop()
 	<-o.done
-	o.socket.close()
 	slices.SortStableFunc(o.sightings, func(a, b api.Sighting) int { return a.Timestamp.Compare(b.Timestamp) })
 	return api.WitnessResponse{Sightings: o.sightings, Dropped: o.dropped}
 }
 
-func (o *observation) drain() bool {
-	some := false
-	for failures := 0; failures < 16; {
-		n, oobn, _, from, err := unix.Recvmsg(o.socket.fd, o.socket.buffer, o.socket.oob[:], 0)
-		switch err {
-		case nil:
-			some = true
-			if link, ok := from.(*unix.SockaddrLinklayer); ok {
-				o.note(o.socket.buffer[:n], parseControl(o.socket.oob[:oobn]), link)
-			}
-		case unix.EAGAIN:
-			return some
-		default:
-			failures++ // an interface went down, which ends nothing
-		}
-	}
-	return some
-}
-
-func (o *observation) note(packet []byte, c control, link *unix.SockaddrLinklayer) {
+func (o *observation) note(p *capture.Packet) error {
+	packet, carrierTTL := carried(p.Data)
 	e, ok := parseEcho(packet)
 	if !ok || e.tag.session != o.session {
-		return
+		return nil
 	}
 	if len(o.sightings) >= maxSightings {
 		o.dropped++
-		return
+		return nil
 	}
 	o.sightings = append(o.sightings, api.Sighting{
-		Probe:     e.tag.probe,
-		Sequence:  int(e.tag.sequence),
-		Device:    o.device(link.Ifindex),
-		Outgoing:  link.Pkttype == unix.PACKET_OUTGOING,
-		Reply:     e.reply,
-		From:      e.from,
-		To:        e.to,
-		TTL:       e.ttl,
-		Timestamp: c.stamp,
+		Probe:      e.tag.probe,
+		Sequence:   int(e.tag.sequence),
+		Device:     p.Device,
+		Outgoing:   p.Kind == unix.PACKET_OUTGOING,
+		Reply:      e.reply,
+		From:       e.from,
+		To:         e.to,
+		TTL:        e.ttl,
+		CarrierTTL: carrierTTL,
+		Timestamp:  p.Time,
 	})
-}
-
-// device is the name of an interface; one that has vanished is called by its index.
-func (o *observation) device(index int) string {
-	if name, ok := o.devices[index]; ok {
-		return name
-	}
-	name, err := deviceName(o.socket.fd, index)
-	if err != nil {
-		return "if" + strconv.Itoa(index)
-	}
-	o.devices[index] = name
-	return name
-}
-
-// deviceName asks the kernel for an interface in the namespace of a socket,
-// which need not be that of the calling thread. See netdevice(7), SIOCGIFNAME.
-func deviceName(fd, index int) (string, error) {
-	var request struct {
-		name  [unix.IFNAMSIZ]byte
-		index int32
-		_     [20]byte
-	}
-	request.index = int32(index)
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCGIFNAME, uintptr(unsafe.Pointer(&request)))
-	if errno != 0 {
-		return "", errno
-	}
-	return unix.ByteSliceToString(request.name[:]), nil
-}
-
-// bigEndian turns a number round for a field that the kernel wants in network order.
-func bigEndian(n uint16) uint16 {
-	return binary.NativeEndian.Uint16([]byte{byte(n >> 8), byte(n)})
+	return nil
 }

@@ -28,7 +28,15 @@ type Route struct {
 type NextHop struct {
 	Via    netip.Addr
 	Index  int
-	Weight int // 1 where it is 0
+	Weight int  // 1 where it is 0
+	OnLink bool // Via is a neighbour, whatever the addresses of the interface say
+}
+
+func (h NextHop) flags() byte {
+	if h.OnLink {
+		return unix.RTNH_F_ONLINK
+	}
+	return 0
 }
 
 // Verb is what a [Change] does.
@@ -117,8 +125,13 @@ func appendChange(b []byte, change Change) []byte {
 		scope = unix.RT_SCOPE_NOWHERE // matches any
 	}
 	b = appendHeader(b, kind, flags)
+	flagged := byte(0)
+	if len(r.NextHops) == 1 && change.Verb != Delete {
+		flagged = r.NextHops[0].flags()
+	}
 	b = append(b, unix.AF_INET, byte(r.To.Bits()), 0, 0,
-		unix.RT_TABLE_MAIN, byte(r.Protocol), byte(scope), byte(routeType), 0, 0, 0, 0)
+		unix.RT_TABLE_MAIN, byte(r.Protocol), byte(scope), byte(routeType))
+	b = binary.NativeEndian.AppendUint32(b, uint32(flagged))
 	b = appendAddr(b, unix.RTA_DST, r.To.Addr())
 	b = appendNextHops(b, r.NextHops)
 	b = appendAddr(b, unix.RTA_PREFSRC, r.Source)
@@ -149,7 +162,7 @@ func appendNextHops(b []byte, hops []NextHop) []byte {
 	b = appendAttribute(b, unix.RTA_MULTIPATH, nil)
 	for _, hop := range hops {
 		at := len(b)
-		b = append(b, 0, 0, 0, byte(max(0, hop.Weight-1)))
+		b = append(b, 0, 0, hop.flags(), byte(max(0, hop.Weight-1)))
 		b = binary.NativeEndian.AppendUint32(b, uint32(hop.Index))
 		b = appendAddr(b, unix.RTA_GATEWAY, hop.Via)
 		binary.NativeEndian.PutUint16(b[at:], uint16(len(b)-at))

@@ -57,6 +57,11 @@ func (v *verification) secondHolders(a netip.Addr) []Cause {
 // main table does: a rule or another table is in force there.
 func (v *verification) overruled(way path.Path) []Cause {
 	for _, hop := range way.Hops {
+		if hop.Carrier != nil {
+			if causes := v.overruled(*hop.Carrier); len(causes) > 0 {
+				return causes
+			}
+		}
 		node, _ := v.observed.Node(hop.Node)
 		got, asked := v.decision(hop.Node, way.To)
 		if d := node.Lookup(way.To); asked && !agrees(node, d, got) {
@@ -71,6 +76,11 @@ func (v *verification) overruled(way path.Path) []Cause {
 // hop, where the packet was last seen.
 func (v *verification) wrongNeighbour(l loss, way path.Path) []Cause {
 	for _, hop := range way.Hops {
+		if hop.Carrier != nil {
+			if causes := v.wrongNeighbour(l, *hop.Carrier); len(causes) > 0 {
+				return causes
+			}
+		}
 		next := hop.NextHop.Via
 		if !next.IsValid() {
 			next = way.To
@@ -113,14 +123,14 @@ func (v *verification) holdsMAC(node, mac string) bool {
 // last seen. A packet that goes round ends wherever its TTL does, and one whose
 // next hop is silent is sent if the sender still remembers who that was.
 func (l loss) agrees(way path.Path) bool {
-	last := way.Last()
+	last := way.End().Last()
 	switch {
 	case way.Fate == path.Looped:
 		return true
 	case last.Node != l.node:
 		return false
 	case l.leaving:
-		return last.Out == l.device && (way.Fate == path.LeftLab || way.Fate == path.SilentNextHop)
+		return last.Out == l.device && (way.Fate == path.LeftLab || way.Fate == path.SilentNextHop || way.Fate == path.Uncarried)
 	}
 	return way.Fate != path.LeftLab
 }
@@ -145,12 +155,21 @@ func (v *verification) unexplained(l loss) Cause {
 // why explains a way that does not arrive: by the first node on it that routes
 // otherwise than it should, and else by the node where it ends.
 func (v *verification) why(way path.Path) []Cause {
-	last := way.Last()
-	effect := effectOf(way)
+	effect := effectOf(way.End())
 	for _, hop := range way.Hops {
 		if causes := v.misrouted(hop, way.To); len(causes) > 0 {
 			return with(causes, effect)
 		}
+		if causes := v.miscarried(hop); len(causes) > 0 {
+			return with(causes, effect)
+		}
+	}
+	last := way.Last()
+	switch {
+	case way.Fate == path.NotUnpacked:
+		return v.tunnelEnd(last)
+	case last.Carrier != nil: // it shares that one's fate
+		return v.why(*last.Carrier)
 	}
 	node, _ := v.observed.Node(last.Node)
 	switch way.Fate {
@@ -165,6 +184,32 @@ func (v *verification) why(way path.Path) []Cause {
 		return v.silent(last, way.To)
 	}
 	return []Cause{v.neverRouted(node, way)}
+}
+
+// miscarried says what is wrong with the tunnel that a hop leads into.
+func (v *verification) miscarried(hop path.Hop) []Cause {
+	seen, _ := v.observed.Node(hop.Node)
+	want, _ := v.healthy.Node(hop.Node)
+	have, exists := seen.Link(hop.Out)
+	healthy, known := want.Link(hop.Out)
+	if !exists || !known {
+		return nil
+	}
+	return tunnelCauses(hop.Node, healthy, have)
+}
+
+// tunnelEnd explains a packet that nobody unpacks where it was carried to.
+func (v *verification) tunnelEnd(from path.Hop) []Cause {
+	node := from.Carrier.Last().Node
+	want, _ := v.healthy.Node(node)
+	have, _ := v.observed.Node(node)
+	for _, link := range want.Links {
+		if link.Tunnel != nil {
+			seen, exists := have.Link(link.Name)
+			return linkCauses(node, link, seen, exists)
+		}
+	}
+	return []Cause{{Node: from.Node, Reason: fmt.Sprintf("carries to %s what has no tunnel to be unpacked from", node), Cure: "labctl status " + from.Node}}
 }
 
 func with(causes []Cause, effect string) []Cause {
@@ -300,6 +345,10 @@ func (v *verification) detours(way path.Path) []Cause {
 	var causes []Cause
 	for _, hop := range way.Hops {
 		causes = append(causes, v.misrouted(hop, way.To)...)
+		causes = append(causes, v.miscarried(hop)...)
+		if hop.Carrier != nil {
+			causes = append(causes, v.detours(*hop.Carrier)...)
+		}
 	}
 	return append(causes, v.shrunk(way)...)
 }

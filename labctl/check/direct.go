@@ -147,8 +147,8 @@ func (s *services) met(f flow) []string {
 	nodes := []string{f.from.node}
 	for _, way := range f.ways() {
 		for _, p := range append([]path.Path{way}, s.healthy.Reply(way)...) {
-			for _, hop := range p.Hops {
-				nodes = include(nodes, hop.Node)
+			for _, node := range p.Nodes() {
+				nodes = include(nodes, node)
 			}
 		}
 	}
@@ -239,7 +239,7 @@ func (s *services) foreseen(f flow) verdict {
 }
 
 func (s *services) foreseenLoss(f flow, way path.Path, reply bool) verdict {
-	last := way.Last()
+	last := way.End().Last()
 	l := loss{packet: packet{way.Hops[0].Node, way.Source, way.To}, node: last.Node, device: cmp.Or(last.Out, last.In), leaving: last.Out != "", reply: reply}
 	v := verdict{outcome: Failed, seen: l.String(), reasons: s.why(way)}
 	if l.matches(f.exception) {

@@ -148,9 +148,9 @@ func (v *verification) unanswered(r Result, f flow, got api.PingResult, there, b
 // where one was lost cannot be told then. Empty where all did.
 func (v *verification) unwatched(f flow) string {
 	for _, way := range f.there {
-		for _, hop := range way.Hops {
-			if !v.witnessing[hop.Node] {
-				return hop.Node
+		for _, node := range way.Nodes() {
+			if !v.witnessing[node] {
+				return node
 			}
 		}
 	}

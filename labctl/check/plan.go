@@ -186,7 +186,7 @@ func (s *services) addRow(a asker, t api.FetchTarget) int {
 // a pod's.
 func (s *services) flowTo(a asker, to end) int {
 	from := end{node: a.node, pods: a.pod != "", address: a.address, pod: a.pod}
-	if a.pod != "" && s.masqueraded(to.address) {
+	if a.pod != "" && s.masqueraded(a.node, to.address) {
 		from.pods, from.address = false, s.egress(a.node, to.address)
 	}
 	if i, ok := s.flowAt[[2]end{from, to}]; ok {
@@ -215,10 +215,15 @@ func (s *services) exception(from, to end) *topo.Exception {
 }
 
 // masqueraded says whether a pod's packets to the address bear its node's: they
-// leave the native CIDR, and not for another node (cilium, masquerading.rst).
-func (s *services) masqueraded(to netip.Addr) bool {
+// leave the native CIDR, and not for another node, unless pods are behind a
+// tunnel (cilium, masquerading.rst).
+func (s *services) masqueraded(from string, to netip.Addr) bool {
 	if !s.cluster.Masquerade || s.cluster.NativeCIDR.Contains(to) {
 		return false
+	}
+	if s.topology.Cluster.RoutingMode == topo.RoutingVXLAN {
+		n, _ := s.healthy.Node(from)
+		return !n.Owns(to)
 	}
 	return !slices.ContainsFunc(s.cluster.Nodes, func(n api.Node) bool { return n.Address == to || slices.Contains(n.Addresses, to) })
 }

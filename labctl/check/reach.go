@@ -113,9 +113,9 @@ func (s *services) blindFor(f flow, l loss) string {
 		}
 	}
 	for _, way := range ways {
-		for _, hop := range way.Hops {
-			if !s.witnessing[hop.Node] {
-				return hop.Node
+		for _, node := range way.Nodes() {
+			if !s.witnessing[node] {
+				return node
 			}
 		}
 	}

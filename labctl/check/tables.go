@@ -67,6 +67,7 @@ func linkCauses(node string, want, have path.Link, exists bool) []Cause {
 	if have.MTU != want.MTU {
 		add(on(node, "ip link set %s mtu %d", want.Name, want.MTU), "has mtu %d, not %d", have.MTU, want.MTU)
 	}
+	causes = append(causes, tunnelCauses(node, want, have)...)
 	lost, gained := without(want.Addresses, have.Addresses), without(have.Addresses, want.Addresses)
 	switch {
 	case len(lost) > 0 && len(gained) > 0:
@@ -75,6 +76,31 @@ func linkCauses(node string, want, have path.Link, exists bool) []Cause {
 		add("labctl up", "has lost its address %s", join(lost, " "))
 	case len(gained) > 0:
 		add(on(node, "ip addr del %s dev %s", gained[0], want.Name), "has an address that the topology does not give it: %s", join(gained, " "))
+	}
+	return causes
+}
+
+// tunnelCauses name what a tunnel lacks or has wrong. The agent mends all of it
+// within a second: where it is seen, the agent cannot.
+func tunnelCauses(node string, want, have path.Link) []Cause {
+	if want.Tunnel == nil || have.Tunnel == nil {
+		return nil
+	}
+	w, h := want.Tunnel, have.Tunnel
+	var causes []Cause
+	add := func(format string, args ...any) {
+		causes = append(causes, Cause{Node: node, Reason: want.Name + " " + fmt.Sprintf(format, args...), Cure: "labctl status " + node})
+	}
+	if w.VNI != h.VNI || w.Port != h.Port || w.Local != h.Local {
+		add("is VNI %d on port %d of %s, not VNI %d on port %d of %s", h.VNI, h.Port, h.Local, w.VNI, w.Port, w.Local)
+	}
+	for _, r := range w.Remotes {
+		switch at, ok := h.Remote(r.Via); {
+		case !ok:
+			add("does not know behind which node %s is", r.Via)
+		case at != r.Node:
+			add("sends to %s what is for %s, which is behind %s", at, r.Via, r.Node)
+		}
 	}
 	return causes
 }

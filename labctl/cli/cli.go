@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/native-routing/labctl/labctl/lab"
+	"github.com/native-routing/labctl/labctl/lang"
 	"github.com/native-routing/labctl/labctl/manifest"
 	"github.com/native-routing/labctl/labctl/ui"
 	"github.com/native-routing/labctl/labctl/workload"
@@ -115,9 +116,14 @@ type app struct {
 	Program
 	lab      string
 	provider string
+	// virtualizer is what runs the VMs of a new lab, in place of the topology's choice.
+	virtualizer string
+	hostOnly    bool
 	dataDir  string
 	runDir   string
 	quiet    bool
+	// say puts sentences into the student's language.
+	say lang.Printer
 }
 
 func newRoot(a *app) *cobra.Command {
@@ -139,7 +145,8 @@ func newRoot(a *app) *cobra.Command {
 		return usageError{fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath())}
 	})
 	for _, c := range []func(*app) *cobra.Command{
-		newUp, newDown, newHalt, newStart, newStatus, newVerify, newParity, newGet, newApply, newDelete, newExec, newSSH, newSSHConfig, newDbg, newDoctor, newTopology, newVersion,
+		newUp, newDown, newHalt, newStart, newStatus, newStage, newReset, newVerify, newParity, newGet, newApply, newDelete, newExec, newSSH,
+		newSSHConfig, newDbg, newDoctor, newTopology, newVersion,
 	} {
 		root.AddCommand(c(a))
 	}

@@ -98,7 +98,7 @@ func (c *Client) link(ctx context.Context) (*link, error) {
 		return nil, c.noLink(caller, err)
 	}
 	// What a lost connection left running must not meet the call that is made again.
-	if err := c.reap(ctx, l); err != nil {
+	if _, err := c.reap(ctx, l, ""); err != nil {
 		l.fail(ErrClosed)
 		return nil, c.noLink(caller, err)
 	}
@@ -135,6 +135,8 @@ func (c *Client) channel(ctx context.Context, kind string, payload []byte) (*lin
 			return l, channel, requests, nil
 		case ctx.Err() != nil:
 			return nil, nil, nil, ctx.Err()
+		case errors.As(err, &refused) && kind == "session":
+			return nil, nil, nil, fmt.Errorf("%s: %w (MaxSessions in its sshd_config must be 10 or more)", c.config.Node, err)
 		case errors.As(err, &refused):
 			return nil, nil, nil, fmt.Errorf("%s: %w", c.config.Node, err)
 		}

@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"bufio"
 	"bytes"
 	"compress/gzip"
 	"context"
@@ -49,6 +50,9 @@ echo done`
 
 // compressFrom is the size from which compressing saves more time than it takes.
 const compressFrom = 64 << 10
+
+// packetSize is what sshd takes in one packet.
+const packetSize = 32 << 10
 
 // Put writes a file on the node, as root's, where its content or its mode (the
 // permission bits) differ, and says whether it did. Missing directories are made.
@@ -138,13 +142,27 @@ func (d *dialog) send(compress bool) {
 	}
 	_, err := io.WriteString(d.feed, how)
 	if err == nil && compress {
-		// The fastest level: a lab's network is faster than its machines.
-		z, _ := gzip.NewWriterLevel(d.feed, gzip.BestSpeed) // the level is a good one
-		if _, err = z.Write(d.content); err == nil {
-			err = z.Close()
-		}
+		err = d.compressed()
 	} else if err == nil {
 		_, err = d.feed.Write(d.content)
 	}
 	d.feed.CloseWithError(err)
+}
+
+// compressed sends the content in few large packets. The compressor writes some
+// hundred bytes at a time, and an emulated machine needs milliseconds for each packet.
+func (d *dialog) compressed() error {
+	packets := bufio.NewWriterSize(d.feed, packetSize)
+	// The fastest level: a lab's network is faster than its machines.
+	z, err := gzip.NewWriterLevel(packets, gzip.BestSpeed)
+	if err != nil {
+		return err
+	}
+	if _, err := z.Write(d.content); err != nil {
+		return err
+	}
+	if err := z.Close(); err != nil {
+		return err
+	}
+	return packets.Flush()
 }

@@ -26,7 +26,7 @@ const drainGrace = 100 * time.Millisecond
 // errors.Is(err, exec.ErrNotFound) and errors.As with a *provision.ExitError of
 // code 127 hold. Where ctx ends, the command and all that it started get SIGTERM,
 // half a second later SIGKILL, and the error is ctx's; it is returned when they are
-// gone, or after 10 seconds with a word that they may not be. A connection that
+// gone, or after 30 seconds with a word that they may not be. A connection that
 // breaks meanwhile is [ErrLost].
 //
 // An interactive command whose Stdin is a terminal gets a terminal there of the

@@ -336,3 +336,24 @@ func TestClose(t *testing.T) {
 		t.Errorf("a call after: %v, want ErrClosed", err)
 	}
 }
+
+// TestUploadInFewPackets counts what goes into the connection: an emulated machine
+// takes some 30 ms for each packet, however small.
+func TestUploadInFewPackets(t *testing.T) {
+	t.Parallel()
+	content := bytes.Repeat([]byte("an agent is a large executable, and compresses to a third\n"), 100_000)
+	in, feed := io.Pipe()
+	go (&dialog{content: content, feed: feed}).send(true)
+	buffer, packets, size := make([]byte, packetSize), 0, 0
+	for {
+		n, err := in.Read(buffer)
+		if err != nil {
+			break
+		}
+		packets++
+		size += n
+	}
+	if most := size/packetSize + 3; packets > most { // how, and two that are not full
+		t.Errorf("%d packets for %d bytes, want at most %d", packets, size, most)
+	}
+}

@@ -124,6 +124,17 @@ const (
 	RoutingVXLAN RoutingMode = "vxlan"
 )
 
+// What all tunnels of a lab have in common.
+const (
+	// TunnelVNI is the number of the only virtual network.
+	TunnelVNI = 1
+	// TunnelPort is the UDP port that Linux and Cilium use; IANA's is 4789.
+	TunnelPort = 8472
+	// TunnelOverhead is what a packet grows by, in bytes, on its way through a
+	// tunnel: headers of IPv4 (20), UDP (8), VXLAN (8) and Ethernet (14).
+	TunnelOverhead = 50
+)
+
 // Cluster is what the agents of all nodes have in common.
 type Cluster struct {
 	PodCIDR     netip.Prefix `json:"podCIDR,omitzero"`

@@ -106,7 +106,7 @@ func (c *checker) interfaceMistake(name string) (what, cure string) {
 // reservedInterfaces are the kernel's own (all and default are folders beside
 // the interfaces in /proc/sys/net/ipv4/conf) and the agent's.
 func reservedInterfaces() []string {
-	return []string{"lo", "all", "default", "labctl_host", "labctl_net"}
+	return []string{"lo", "all", "default", "labctl_host", "labctl_net", "labctl_vxlan"}
 }
 
 // workloads: each is a path below the folder of the topology.
