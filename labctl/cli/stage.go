@@ -190,7 +190,7 @@ func (a *app) writeEntered(w io.Writer, r lab.StageReport) error {
 	if r.Verification == nil {
 		return nil
 	}
-	return writeVerdict(w, style, *r.Verification)
+	return a.writeVerdict(w, style, *r.Verification)
 }
 
 // completeStages offers the stages of the lab that is up.
