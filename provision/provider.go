@@ -109,6 +109,7 @@ const (
 	Changed Verb = "changed"
 	Removed Verb = "removed"
 	Started Verb = "started"
+	Stopped Verb = "stopped"
 )
 
 // Change is one thing that was done. No changes means that all was as it should be.

@@ -116,6 +116,9 @@ type app struct {
 	Program
 	lab      string
 	provider string
+	// virtualizer is what runs the VMs of a new lab, in place of the topology's choice.
+	virtualizer string
+	hostOnly    bool
 	dataDir  string
 	runDir   string
 	quiet    bool
