@@ -38,7 +38,7 @@ var mayImport = []struct {
 	{"labctl/explain", []string{"topologies", "agent/api", "labctl/lang", "labctl/ladder"}},
 	{"labctl/graph", []string{"topologies/topo"}},
 	{"labctl/difference", []string{"agent/api"}},
-	{"labctl/check", []string{"topologies", "agent/api"}},
+	{"labctl/check", []string{"topologies", "agent/api", "labctl/lang"}},
 	{"labctl/capture/filter", nil},
 	{"labctl/capture", []string{"agent/api"}},
 	{"labctl/parity", []string{"labctl/check"}},

@@ -171,7 +171,7 @@ func (s *services) chooseAskers() {
 		}
 	}
 	if left > 0 {
-		s.warn(fmt.Sprintf("of %d pods %d ask nothing: the first %d of each node ask for all", len(s.cluster.Pods), left, max(perNode, 1)))
+		s.warn(s.say.Sprintf("of %d pods %d ask nothing: the first %d of each node ask for all", len(s.cluster.Pods), left, max(perNode, 1)))
 	}
 }
 
