@@ -1,11 +1,13 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -81,8 +83,8 @@ func (a *app) explain(ctx context.Context, request lab.ExplainRequest, format ui
 		return err
 	}
 	if markdown != "" {
-		if err := os.WriteFile(markdown, []byte(report.Markdown(request.Printer, "")), 0o644); err != nil {
-			return fmt.Errorf("write %s: %w", markdown, err)
+		if err := a.handIn(markdown, &report, request.Printer); err != nil {
+			return err
 		}
 	}
 	text := func(w io.Writer) error {
@@ -94,6 +96,26 @@ func (a *app) explain(ctx context.Context, request lab.ExplainRequest, format ui
 	}
 	if !report.Arrives() {
 		return errFailed
+	}
+	return nil
+}
+
+// handIn writes the report as Markdown, and what was captured beside it.
+func (a *app) handIn(file string, report *explain.Report, p lang.Printer) error {
+	capture := ""
+	if seen, ok := report.Seen(); ok {
+		var packets bytes.Buffer
+		if err := seen.Write(&packets, a.Version); err != nil {
+			return fmt.Errorf("write the packets: %w", err)
+		}
+		capture = strings.TrimSuffix(file, filepath.Ext(file)) + ".pcapng"
+		if err := os.WriteFile(capture, packets.Bytes(), 0o644); err != nil {
+			return fmt.Errorf("write %s: %w", capture, err)
+		}
+		capture = filepath.Base(capture)
+	}
+	if err := os.WriteFile(file, []byte(report.Markdown(p, capture)), 0o644); err != nil {
+		return fmt.Errorf("write %s: %w", file, err)
 	}
 	return nil
 }

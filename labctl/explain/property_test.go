@@ -132,7 +132,7 @@ func describe(w Way) string {
 		if p == nil {
 			continue
 		}
-		fmt.Fprintf(&b, "%s %v", p.Leg, p.Sightings())
+		fmt.Fprintf(&b, "%s %v", p.Leg, p.Passes)
 		if !p.End.Arrived {
 			fmt.Fprintf(&b, " lost: %s at %s %s", p.End.Cause, p.End.Name(), p.End.Device)
 		}
@@ -171,7 +171,7 @@ func compare(w Way, seen observed) error {
 	}{{&w.Request, seen.request}, {w.Reply, seen.reply}} {
 		var want []Sighting
 		if leg.path != nil {
-			want = leg.path.Sightings()
+			want = leg.path.Passes
 		}
 		got := leg.seen
 		if leg.path != nil && leg.path.End.Cause == Loop && len(got) > len(want) {

@@ -35,3 +35,16 @@ func (r *Report) Arrives() bool {
 	}
 	return true
 }
+
+// Seen is what was seen of all ways, as one ladder to write down; false where
+// nothing was sent.
+func (r *Report) Seen() (ladder.Ladder, bool) {
+	var all ladder.Ladder
+	for i, l := range r.Observed {
+		if i == 0 {
+			all.Probe = l.Probe
+		}
+		all.There, all.Back, all.Errors = append(all.There, l.There...), append(all.Back, l.Back...), append(all.Errors, l.Errors...)
+	}
+	return all, len(r.Observed) > 0
+}

@@ -59,6 +59,7 @@ func (t *walk) begin(leg Leg, at Place, p Packet) *Path {
 	t.packet, t.ttl, t.seen = p, usualTTL, nil
 	t.path = &Path{Leg: leg}
 	t.originate(at)
+	t.path.Passes = t.path.sightings()
 	return t.path
 }
 

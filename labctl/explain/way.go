@@ -159,6 +159,9 @@ type Path struct {
 	Leg  Leg   `json:"leg"`
 	Hops []Hop `json:"hops"`
 	End  End   `json:"end"`
+	// Passes are where captures on all devices must see the packet, in order, if
+	// it goes the way that was predicted.
+	Passes []Sighting `json:"passes"`
 }
 
 func (p *Path) here() *Hop { return &p.Hops[len(p.Hops)-1] }

@@ -193,8 +193,9 @@ func (x explainer) look(ctx context.Context, node string, pods []string, clients
 	return nil
 }
 
-// observe sends a probe for each way, and compares. What cannot be observed is
-// a warning: the prediction stands.
+// observe sends a probe for each way, one after another so that none is taken
+// for another, and compares. What cannot be observed is a warning: the
+// prediction stands.
 func (x explainer) observe(ctx context.Context, p lang.Printer, report *explain.Report) {
 	places := x.places()
 	for _, way := range report.Ways {
