@@ -56,7 +56,7 @@ var catalogue = []explained{
 		undo: []string{"router: ip route replace 172.20.2.0/24 via 192.168.20.100 proto static"},
 		ask:  "curl-pod W0", cause: explain.SilentNeighbour, leg: explain.Request, at: "router", says: "192.168.20.77"},
 	{name: "wrong neighbour", make: []string{"router: ip neigh replace 192.168.20.100 lladdr 02:00:00:00:00:99 nud permanent dev eth2"},
-		ask: "curl-pod W0", cause: explain.WrongNeighbour, leg: explain.Request, at: "router", says: "02:00:00:00:00:99"},
+		ask: "k8s-ctr k8s-w0", cause: explain.WrongNeighbour, leg: explain.Request, at: "router", says: "02:00:00:00:00:99"},
 	{name: "link down on the way", make: []string{"router: ip link set eth2 down"},
 		undo: []string{"router: ip link set eth2 up"},
 		ask:  "k8s-w0 k8s-ctr", cause: explain.LinkDown, leg: explain.Request, at: "router", says: "eth2 of router is down"},
@@ -177,7 +177,7 @@ func (l killLab) on(pods map[string]string, line string) {
 func (l killLab) explain(pods map[string]string, ask string) explain.Report {
 	l.t.Helper()
 	var report explain.Report
-	out, ended := l.command(append([]string{"explain", "-o", "json"}, strings.Fields(named(pods, ask))...)...).Output()
+	out, ended := l.command(append([]string{"explain", "-o", "json", "--timeout", "300ms"}, strings.Fields(named(pods, ask))...)...).Output()
 	code := exitCode(ended)
 	if code != 0 && code != 3 {
 		l.t.Fatalf("explain %s: %v", ask, ended)

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -57,6 +58,7 @@ It exits with 3 where the packet or its reply is lost.`,
 	f.Uint16Var(&request.Port, "port", 0, "the destination's port")
 	f.Uint16Var(&request.SourcePort, "source-port", 0, "the sender's port: to follow a connection that is there already")
 	f.IntVar(&request.Size, "size", 0, "the IP packet's size in bytes, which must not be fragmented then")
+	f.DurationVar(&request.Timeout, "timeout", time.Second, "how long an answer is waited for")
 	f.BoolVar(&noProbe, "no-probe", false, "predict alone, and send nothing")
 	f.StringVar(&markdown, "markdown", "", "write it up in this file, with the packets beside it")
 	addOutput(cmd, output)

@@ -45,7 +45,7 @@ func compareLeg(p lang.Printer, name Leg, path *Path, got []Sighting) string {
 	var want []Sighting
 	if path != nil {
 		want = path.Passes
-		if path.End.Cause == Loop && len(got) > len(want) {
+		if path.Loops && len(got) > len(want) {
 			got = got[:len(want)]
 		}
 	}

@@ -150,6 +150,9 @@ func (h *Hop) lines(l lang.Printer) []string {
 	if h.Outer != nil {
 		lines = append(lines, l.Sprintf("inside of a packet %s > %s", h.Outer.From, h.Outer.To))
 	}
+	if h.Learnt != 0 {
+		lines = append(lines, l.Sprintf("it has learnt that the path passes %d bytes at most (ip route flush cache forgets that)", h.Learnt))
+	}
 	for _, n := range h.Notes {
 		lines = append(lines, l.Sprintf("a rule that could not be judged: %s", n))
 	}

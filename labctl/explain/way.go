@@ -95,6 +95,9 @@ type Hop struct {
 	MTU  int        `json:"mtu,omitempty"`
 	// Notes are rules that could not be judged, and the like.
 	Notes []string `json:"notes,omitempty"`
+	// Learnt is the path MTU that the kernel remembers for the destination, where
+	// it is less than MTU: it sends no larger packet of others than the probe.
+	Learnt int `json:"learntMTU,omitempty"`
 
 	// Outer is there where the packet leaves inside of another.
 	Outer *Outer `json:"outer,omitempty"`
@@ -162,6 +165,8 @@ type Path struct {
 	// Passes are where captures on all devices must see the packet, in order, if
 	// it goes the way that was predicted.
 	Passes []Sighting `json:"passes"`
+	// Loops says that it comes by the same places again and again then.
+	Loops bool `json:"loops,omitempty"`
 }
 
 func (p *Path) here() *Hop { return &p.Hops[len(p.Hops)-1] }

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/native-routing/labctl/agent/api"
 	"github.com/native-routing/labctl/labctl/explain"
@@ -20,7 +21,9 @@ type ExplainRequest struct {
 	From, To string
 	explain.Options
 	// Probe sends packets and lets all nodes capture them.
-	Probe   bool
+	Probe bool
+	// Timeout is how long an answer is waited for.
+	Timeout time.Duration
 	Printer lang.Printer
 }
 
@@ -60,7 +63,7 @@ func (l *Lab) Explain(ctx context.Context, r ExplainRequest) (explain.Report, er
 		report.Warnings = append(report.Warnings, n.Missing...)
 	}
 	if r.Probe {
-		x.observe(ctx, r.Printer, &report)
+		x.observe(ctx, r, &report)
 	}
 	return report, ctx.Err()
 }
@@ -196,10 +199,12 @@ func (x explainer) look(ctx context.Context, node string, pods []string, clients
 // observe sends a probe for each way, one after another so that none is taken
 // for another, and compares. What cannot be observed is a warning: the
 // prediction stands.
-func (x explainer) observe(ctx context.Context, p lang.Printer, report *explain.Report) {
-	places := x.places()
+func (x explainer) observe(ctx context.Context, r ExplainRequest, report *explain.Report) {
+	p, places := r.Printer, x.places()
 	for _, way := range report.Ways {
-		seen, err := ladder.Observe(ctx, prober{x.agents}, probeOf(report.Question, way), places)
+		probe := probeOf(report.Question, way)
+		probe.Timeout = r.Timeout
+		seen, err := ladder.Observe(ctx, prober{x.agents}, probe, places)
 		if err != nil {
 			report.Warnings = append(report.Warnings, p.Sprintf("no packet was sent: %s", err))
 			return
