@@ -63,6 +63,7 @@ fuzz:
 	    echo "$$t in $$(dirname $$f)"; $(GO) test -run '^$$' -fuzz "^$$t$$" -fuzztime 10s ./$$(dirname $$f) || exit 1; \
 	  done; \
 	done
+	$(GO) test $(ROOTENV) -count=1 ./labctl/explain -run Property -args -topologies 1000
 
 # The tools that tests compare with, by the Debian package that holds each. Tests
 # start an sshd of their own; one that came with its package is not to listen.

@@ -7,6 +7,22 @@ import (
 	"github.com/native-routing/labctl/labctl/lang"
 )
 
+// CompareAny is [Compare] with whichever of the ways agrees: a node on the way
+// chose one of them.
+func CompareAny(p lang.Printer, ways []Way, seen ladder.Ladder) string {
+	said := ""
+	for i, way := range ways {
+		differs := Compare(p, way, seen)
+		if differs == "" {
+			return ""
+		}
+		if i == 0 {
+			said = differs
+		}
+	}
+	return said
+}
+
 // Compare says where what was seen of a way is not what was predicted, in one
 // sentence; empty where they agree.
 func Compare(p lang.Printer, way Way, seen ladder.Ladder) string {

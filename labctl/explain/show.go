@@ -31,6 +31,9 @@ func (r *Report) Text(p lang.Printer) string {
 	}
 	for _, f := range r.Verdict.Remarks {
 		fmt.Fprintf(&b, "%s\n", p.Sprintf("note: %s", f.Reason))
+		if len(f.Cures) > 0 {
+			fmt.Fprintf(&b, "%s\n", p.Sprintf("Mend it: %s", joined(f.Cures)))
+		}
 	}
 	for _, w := range r.Warnings {
 		fmt.Fprintf(&b, "%s\n", p.Sprintf("warning: %s", w))

@@ -343,7 +343,7 @@ func (t *walk) deliver(at Place, s *api.Space, in string) {
 	case t.reply() && t.packet.From != t.called.Addr():
 		t.end(WrongSource, func(e *End) { e.address = t.packet.From })
 	case !t.mine(at):
-		t.end(WrongNeighbour, func(e *End) { e.address = t.packet.To })
+		t.end(ForeignAddress, func(e *End) { e.address = t.packet.To })
 	default:
 		t.path.End = End{Arrived: true, Place: at, Device: in}
 	}

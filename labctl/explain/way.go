@@ -38,7 +38,7 @@ const (
 // Cause is why a packet is lost, or what is to be said of one that arrives.
 type Cause string
 
-// The causes. The last three do not lose a packet by themselves.
+// The causes. Those from Masqueraded on do not lose a packet by themselves.
 const (
 	NoRoute         Cause = "no-route"
 	DefaultRoute    Cause = "default-route" // only the default route matches, and leads out of the lab
@@ -69,6 +69,7 @@ const (
 	Unknown         Cause = "unknown"
 	Masqueraded     Cause = "masqueraded"
 	Asymmetric      Cause = "asymmetric-return"
+	ForeignAddress  Cause = "foreign-address" // another node bears the address, and takes the packet
 )
 
 // Hop is what one namespace does with the packet.

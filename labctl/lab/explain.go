@@ -62,7 +62,7 @@ func (l *Lab) Explain(ctx context.Context, r ExplainRequest) (explain.Report, er
 		}
 		report.Warnings = append(report.Warnings, n.Missing...)
 	}
-	if r.Probe {
+	if r.Probe && r.SourcePort == 0 { // a probe would be another connection
 		x.observe(ctx, r, &report)
 	}
 	return report, ctx.Err()
@@ -201,7 +201,11 @@ func (x explainer) look(ctx context.Context, node string, pods []string, clients
 // prediction stands.
 func (x explainer) observe(ctx context.Context, r ExplainRequest, report *explain.Report) {
 	p, places := r.Printer, x.places()
-	for _, way := range report.Ways {
+	ways := report.Ways
+	if !ways[0].AtSender() {
+		ways = ways[:1] // who chooses among them is on the way, and chooses once
+	}
+	for i, way := range ways {
 		probe := probeOf(report.Question, way)
 		probe.Timeout = r.Timeout
 		seen, err := ladder.Observe(ctx, prober{x.agents}, probe, places)
@@ -210,8 +214,12 @@ func (x explainer) observe(ctx context.Context, r ExplainRequest, report *explai
 			return
 		}
 		report.Observed = append(report.Observed, seen)
+		candidates := report.Ways[i : i+1]
+		if len(ways) < len(report.Ways) {
+			candidates = report.Ways
+		}
 		if report.Headline == "" {
-			report.Headline = explain.Compare(p, way, seen)
+			report.Headline = explain.CompareAny(p, candidates, seen)
 		}
 	}
 }
@@ -238,7 +246,7 @@ func probeOf(q explain.Question, way explain.Way) ladder.Probe {
 		Node: q.From.Node, Pod: q.From.Pod, From: q.Packet.From, To: q.Packet.To, Port: q.Packet.Port, Protocol: q.Packet.Protocol,
 		DontFragment: q.Packet.DontFragment,
 	}
-	if way.Backend.IsValid() {
+	if way.AtSender() {
 		probe.To, probe.Port = way.Backend.Addr(), way.Backend.Port()
 	}
 	const headers = 28 // of IPv4 and of an echo
