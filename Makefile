@@ -67,7 +67,7 @@ fuzz:
 # The tools that tests compare with, by the Debian package that holds each.
 tools:
 	@mkdir -p bin
-	@missing=; for pair in ip:iproute2 ping:iputils-ping tracepath:iputils-tracepath tcpdump:tcpdump nft:nftables iptables:iptables sysctl:procps setpriv:util-linux dot:graphviz curl:curl clang:clang llvm-strip:llvm; do \
+	@missing=; for pair in ip:iproute2 ping:iputils-ping tracepath:iputils-tracepath tcpdump:tcpdump nft:nftables iptables:iptables sysctl:procps setpriv:util-linux dot:graphviz curl:curl tshark:tshark clang:clang llvm-strip:llvm; do \
 	  command -v $${pair%%:*} >/dev/null || missing="$$missing $${pair##*:}"; done; \
 	[ -e /usr/include/bpf/bpf_helpers.h ] || missing="$$missing libbpf-dev"; \
 	if [ -n "$$missing" ]; then \
