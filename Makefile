@@ -64,15 +64,19 @@ fuzz:
 	  done; \
 	done
 
-# The tools that tests compare with, by the Debian package that holds each.
+# The tools that tests compare with, by the Debian package that holds each. Tests
+# start an sshd of their own; one that came with its package is not to listen.
 tools:
 	@mkdir -p bin
-	@missing=; for pair in ip:iproute2 ping:iputils-ping tracepath:iputils-tracepath tcpdump:tcpdump nft:nftables iptables:iptables sysctl:procps setpriv:util-linux dot:graphviz curl:curl clang:clang llvm-strip:llvm; do \
+	@missing=; for pair in ip:iproute2 ping:iputils-ping tracepath:iputils-tracepath tcpdump:tcpdump nft:nftables iptables:iptables sysctl:procps setpriv:util-linux ssh-keygen:openssh-client dot:graphviz curl:curl clang:clang llvm-strip:llvm; do \
 	  command -v $${pair%%:*} >/dev/null || missing="$$missing $${pair##*:}"; done; \
+	[ -e /usr/sbin/sshd ] || missing="$$missing openssh-server"; \
 	[ -e /usr/include/bpf/bpf_helpers.h ] || missing="$$missing libbpf-dev"; \
 	if [ -n "$$missing" ]; then \
 	  command -v apt-get >/dev/null || { echo "the tests need$$missing: install them"; exit 1; }; \
-	  $(ROOT) apt-get update -qq && $(ROOT) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing >/dev/null; fi
+	  $(ROOT) apt-get update -qq && $(ROOT) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing >/dev/null; \
+	  case "$$missing" in *openssh-server*) \
+	    [ ! -d /run/systemd/system ] || $(ROOT) systemctl disable --now --quiet ssh.service ssh.socket;; esac; fi
 
 clean:
 	rm -rf bin $(AGENTS)

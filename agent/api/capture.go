@@ -64,9 +64,8 @@ type CaptureStream struct {
 	// difference is less than what measuring it took.
 	ClockOffset time.Duration
 
-	body    io.ReadCloser
-	open    *io.PipeWriter
-	trailer http.Header
+	answer *http.Response
+	open   *io.PipeWriter
 }
 
 // OpenCapture begins a capture on the agent that the client calls: every packet
@@ -100,7 +99,7 @@ func OpenCapture(ctx context.Context, c *Client, request CaptureRequest) (*Captu
 		}
 		return nil, failure
 	}
-	s := &CaptureStream{body: answer.Body, open: open, trailer: answer.Trailer}
+	s := &CaptureStream{answer: answer, open: open}
 	s.ClockOffset = clockOffset(answer.Header.Get(CaptureClockHeader), began, took)
 	return s, nil
 }
@@ -119,7 +118,7 @@ func clockOffset(stamp string, began time.Time, took time.Duration) time.Duratio
 }
 
 // Read reads the stream.
-func (s *CaptureStream) Read(b []byte) (int, error) { return s.body.Read(b) }
+func (s *CaptureStream) Read(b []byte) (int, error) { return s.answer.Body.Read(b) }
 
 // Stop asks the agent to end the capture: what was captured before can still be
 // read, up to io.EOF. It may be called more than once, and while Read waits.
@@ -128,8 +127,8 @@ func (s *CaptureStream) Stop() { _ = s.open.Close() }
 // Counts are there when Read has returned io.EOF; the error says that the agent
 // went away before it could tell.
 func (s *CaptureStream) Counts() (CaptureCounts, error) {
-	received, err := strconv.ParseUint(s.trailer.Get(CaptureReceivedTrailer), 10, 64)
-	dropped, err2 := strconv.ParseUint(s.trailer.Get(CaptureDroppedTrailer), 10, 64)
+	received, err := strconv.ParseUint(s.answer.Trailer.Get(CaptureReceivedTrailer), 10, 64)
+	dropped, err2 := strconv.ParseUint(s.answer.Trailer.Get(CaptureDroppedTrailer), 10, 64)
 	if err != nil || err2 != nil {
 		return CaptureCounts{}, errors.New("the agent has ended the connection (it stopped, or was restarted)")
 	}
@@ -139,5 +138,5 @@ func (s *CaptureStream) Counts() (CaptureCounts, error) {
 // Close ends the capture, whatever is still queued.
 func (s *CaptureStream) Close() error {
 	s.Stop()
-	return s.body.Close()
+	return s.answer.Body.Close()
 }

@@ -106,7 +106,7 @@ func (e Endpoint[Request, Response]) Handle(mux *http.ServeMux, do func(context.
 		}
 		response, err := do(r.Context(), request)
 		if err != nil {
-			writeError(w, asError(err))
+			WriteError(w, err)
 			return
 		}
 		w.Header().Set("Content-Type", "application/json")

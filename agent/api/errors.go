@@ -46,6 +46,9 @@ func (c Code) status() int {
 	}
 }
 
+// WriteError answers a request with an error, as every operation does.
+func WriteError(w http.ResponseWriter, err error) { writeError(w, asError(err)) }
+
 func asError(err error) *Error {
 	var failure *Error
 	if errors.As(err, &failure) {

@@ -28,7 +28,9 @@ func (d *daemon) handler() http.Handler {
 	api.GetDrops.Handle(mux, d.getDrops)
 	mux.HandleFunc("GET "+api.MonitorPath, d.monitor)
 	mux.Handle("GET "+api.MetricsPath, d.metrics())
-	handleProbes(mux, d.parts.prober())
+	prober := d.parts.prober()
+	handleProbes(mux, prober)
+	mux.Handle("POST "+api.CapturePath, newCaptures(prober))
 	return d.recovered(mux)
 }
 

@@ -13,6 +13,7 @@ import (
 func handleProbes(mux *http.ServeMux, prober *probe.Prober) {
 	api.Ping.Handle(mux, prober.Ping)
 	api.Fetch.Handle(mux, prober.Fetch)
+	api.Knock.Handle(mux, prober.Knock)
 	api.Trace.Handle(mux, probe.Trace)
 	witness := new(probe.Witness)
 	api.StartWitness.Handle(mux, witness.Start)

@@ -25,6 +25,20 @@ type connection struct {
 // connect opens a socket of the given kind in the room and connects it: plain
 // TCP, never MPTCP, or UDP.
 func (r *room) connect(ctx context.Context, kind int, to netip.AddrPort) (*connection, error) {
+	c, err := r.begin(ctx, kind, to, nil)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.established(); err != nil {
+		c.close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// begin opens a socket as connect does, lets prepare set it up where that is not
+// nil, and begins to connect it.
+func (r *room) begin(ctx context.Context, kind int, to netip.AddrPort, prepare func(fd int) error) (*connection, error) {
 	if !to.Addr().Unmap().Is4() {
 		return nil, &failure{classOther, fmt.Sprintf("connect to %s: not an IPv4 address", to)}
 	}
@@ -40,17 +54,23 @@ func (r *room) connect(ctx context.Context, kind int, to netip.AddrPort) (*conne
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
-	started := unix.Connect(fd, &unix.SockaddrInet4{Addr: to.Addr().Unmap().As4(), Port: int(to.Port())})
-	if started != nil && started != unix.EINPROGRESS {
+	if prepare != nil {
+		err = prepare(fd)
+	}
+	if err == nil {
+		err = unix.Connect(fd, &unix.SockaddrInet4{Addr: to.Addr().Unmap().As4(), Port: int(to.Port())})
+		if err == unix.EINPROGRESS {
+			err = nil
+		}
+		err = os.NewSyscallError("connect", err)
+	}
+	if err != nil {
 		_ = unix.Close(fd)
-		return nil, os.NewSyscallError("connect", started)
+		return nil, err
 	}
 	c := &connection{File: os.NewFile(uintptr(fd), "fetch"), fd: fd}
 	if c.raw, err = c.SyscallConn(); err == nil {
 		err = c.bound(ctx)
-	}
-	if err == nil && started != nil {
-		err = c.established()
 	}
 	if err != nil {
 		c.close()

@@ -74,6 +74,20 @@ func (r rooms) leave() {
 	}
 }
 
+// In runs do on a thread that is in the namespace of a pod, or of the node where
+// pod is empty. Sockets that do opens stay there.
+func (p *Prober) In(pod string, do func() error) error {
+	if pod == "" {
+		return do()
+	}
+	room, err := p.roomOf(pod)
+	if err != nil {
+		return invalid("%s", err)
+	}
+	defer room.leave()
+	return room.do(do)
+}
+
 func (p *Prober) resolver() Resolver {
 	var r Resolver
 	if p.config.Resolver != nil {

@@ -12,6 +12,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/native-routing/labctl/agent/capture"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
@@ -149,12 +150,7 @@ func (s *socket) attach(program []bpf.Instruction) error {
 	if err != nil {
 		return fmt.Errorf("assemble the filter: %w", err)
 	}
-	filter := make([]unix.SockFilter, len(raw))
-	for i, r := range raw {
-		filter[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
-	}
-	err = unix.SetsockoptSockFprog(s.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
-	return os.NewSyscallError("attach the filter", err)
+	return capture.Attach(s.fd, raw)
 }
 
 // sendControl is the control message block that sets the source address, where

@@ -4,17 +4,13 @@ package probe
 
 import (
 	"context"
-	"encoding/binary"
-	"errors"
 	"fmt"
-	"os"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
-	"unsafe"
 
 	"github.com/native-routing/labctl/agent/api"
+	"github.com/native-routing/labctl/agent/capture"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
@@ -103,9 +99,9 @@ func (w *Witness) forget(session uint32, o *observation) bool {
 	return true
 }
 
-// observation is one session: a packet socket and the goroutine that empties it.
+// observation is one session: a capture and the goroutine that takes it in.
 type observation struct {
-	socket   *socket
+	socket   *capture.Socket
 	session  uint32
 	lifetime *time.Timer
 	done     chan struct{}
@@ -113,31 +109,18 @@ type observation struct {
 	// The goroutine's, until done is closed.
 	sightings []api.Sighting
 	dropped   int
-	devices   map[int]string
 }
 
-// observe opens the socket on no protocol, which receives nothing, and binds it
-// to all of them when it is set up.
 func observe(session uint32) (*observation, error) {
-	s, err := newSocket(unix.AF_PACKET, unix.SOCK_DGRAM, 0, longestEcho)
+	filter, err := bpf.Assemble(echoFilter(session))
+	if err != nil {
+		return nil, fmt.Errorf("assemble the filter: %w", err)
+	}
+	socket, err := capture.Open(capture.Options{Filter: filter, SnapLength: longestEcho, Cooked: true})
 	if err != nil {
 		return nil, err
 	}
-	o := &observation{socket: s, session: session, done: make(chan struct{}), devices: map[int]string{}}
-	err = s.attach(echoFilter(session))
-	if err == nil {
-		err = s.enlarge(unix.SO_RCVBUFFORCE, unix.SO_RCVBUF)
-	}
-	if err == nil {
-		err = s.set(option{"SO_TIMESTAMPNS_NEW", unix.SOL_SOCKET, unix.SO_TIMESTAMPNS_NEW, 1})
-	}
-	if err == nil {
-		err = os.NewSyscallError("bind", unix.Bind(s.fd, &unix.SockaddrLinklayer{Protocol: bigEndian(unix.ETH_P_ALL)}))
-	}
-	if err != nil {
-		s.close()
-		return nil, err
-	}
+	o := &observation{socket: socket, session: session, done: make(chan struct{})}
 	go o.run()
 	return o, nil
 }
@@ -201,108 +184,42 @@ func carried(packet []byte) (inner []byte, ttl int) {
 	return packet[start:], int(packet[8])
 }
 
-// run takes in sightings until the socket's read deadline is set.
+// run takes in sightings until the socket is stopped.
 func (o *observation) run() {
 	defer close(o.done)
-	for {
-		err := o.socket.conn.Read(func(uintptr) bool { return o.drain() })
-		if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, os.ErrClosed) {
-			break
-		}
-		if err != nil {
-			time.Sleep(sendRetry) // the poller reports an error of the socket: see [socket.wait]
-		}
-	}
-	// Without this the last look at the queue might have no end.
-	_ = o.socket.attach([]bpf.Instruction{bpf.RetConstant{Val: 0}})
-	o.drain()
-	if stats, err := unix.GetsockoptTpacketStats(o.socket.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS); err == nil {
-		o.dropped += int(stats.Drops)
-	}
+	counts, _ := o.socket.Run(o.note, nil)
+	o.dropped += int(counts.Dropped)
 }
 
-// end stops the goroutine after it has emptied the queue, and closes the socket.
+// end stops the goroutine after it has emptied the queue.
 func (o *observation) end() api.WitnessResponse {
-	_ = o.socket.file.SetReadDeadline(time.Unix(1, 0))
+	o.socket.Stop()
 	<-o.done
-	o.socket.close()
 	slices.SortStableFunc(o.sightings, func(a, b api.Sighting) int { return a.Timestamp.Compare(b.Timestamp) })
 	return api.WitnessResponse{Sightings: o.sightings, Dropped: o.dropped}
 }
 
-func (o *observation) drain() bool {
-	some := false
-	for failures := 0; failures < 16; {
-		n, oobn, _, from, err := unix.Recvmsg(o.socket.fd, o.socket.buffer, o.socket.oob[:], 0)
-		switch err {
-		case nil:
-			some = true
-			if link, ok := from.(*unix.SockaddrLinklayer); ok {
-				o.note(o.socket.buffer[:n], parseControl(o.socket.oob[:oobn]), link)
-			}
-		case unix.EAGAIN:
-			return some
-		default:
-			failures++ // an interface went down, which ends nothing
-		}
-	}
-	return some
-}
-
-func (o *observation) note(packet []byte, c control, link *unix.SockaddrLinklayer) {
-	packet, carrierTTL := carried(packet)
+func (o *observation) note(p *capture.Packet) error {
+	packet, carrierTTL := carried(p.Data)
 	e, ok := parseEcho(packet)
 	if !ok || e.tag.session != o.session {
-		return
+		return nil
 	}
 	if len(o.sightings) >= maxSightings {
 		o.dropped++
-		return
+		return nil
 	}
 	o.sightings = append(o.sightings, api.Sighting{
 		Probe:      e.tag.probe,
 		Sequence:   int(e.tag.sequence),
-		Device:     o.device(link.Ifindex),
-		Outgoing:   link.Pkttype == unix.PACKET_OUTGOING,
+		Device:     p.Device,
+		Outgoing:   p.Kind == unix.PACKET_OUTGOING,
 		Reply:      e.reply,
 		From:       e.from,
 		To:         e.to,
 		TTL:        e.ttl,
 		CarrierTTL: carrierTTL,
-		Timestamp:  c.stamp,
+		Timestamp:  p.Time,
 	})
-}
-
-// device is the name of an interface; one that has vanished is called by its index.
-func (o *observation) device(index int) string {
-	if name, ok := o.devices[index]; ok {
-		return name
-	}
-	name, err := deviceName(o.socket.fd, index)
-	if err != nil {
-		return "if" + strconv.Itoa(index)
-	}
-	o.devices[index] = name
-	return name
-}
-
-// deviceName asks the kernel for an interface in the namespace of a socket,
-// which need not be that of the calling thread. See netdevice(7), SIOCGIFNAME.
-func deviceName(fd, index int) (string, error) {
-	var request struct {
-		name  [unix.IFNAMSIZ]byte
-		index int32
-		_     [20]byte
-	}
-	request.index = int32(index)
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCGIFNAME, uintptr(unsafe.Pointer(&request)))
-	if errno != 0 {
-		return "", errno
-	}
-	return unix.ByteSliceToString(request.name[:]), nil
-}
-
-// bigEndian turns a number round for a field that the kernel wants in network order.
-func bigEndian(n uint16) uint16 {
-	return binary.NativeEndian.Uint16([]byte{byte(n >> 8), byte(n)})
+	return nil
 }

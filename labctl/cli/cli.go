@@ -116,6 +116,9 @@ type app struct {
 	Program
 	lab      string
 	provider string
+	// virtualizer is what runs the VMs of a new lab, in place of the topology's choice.
+	virtualizer string
+	hostOnly    bool
 	dataDir  string
 	runDir   string
 	quiet    bool
@@ -142,7 +145,8 @@ func newRoot(a *app) *cobra.Command {
 		return usageError{fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath())}
 	})
 	for _, c := range []func(*app) *cobra.Command{
-		newUp, newDown, newHalt, newStart, newStatus, newStage, newVerify, newParity, newGet, newApply, newDelete, newExec, newSSH, newSSHConfig, newDbg, newDoctor, newTopology, newVersion,
+		newUp, newDown, newHalt, newStart, newStatus, newStage, newReset, newVerify, newParity, newGet, newApply, newDelete, newExec, newSSH,
+		newSSHConfig, newDbg, newDoctor, newTopology, newVersion,
 	} {
 		root.AddCommand(c(a))
 	}

@@ -27,6 +27,9 @@ var (
 	interfacePattern = regexp.MustCompile(InterfacePattern)
 	boxPattern       = regexp.MustCompile(BoxPattern)
 	boxVersion       = regexp.MustCompile(BoxVersionPattern)
+	hostPattern      = regexp.MustCompile(HostPattern)
+	userPattern      = regexp.MustCompile(UserPattern)
+	keyPattern       = regexp.MustCompile(KeyPattern)
 )
 
 // CheckName says whether name can be a lab's; the error matches [ErrInvalid].
