@@ -345,6 +345,20 @@ func (p *pass) attach(points []point) {
 	}
 }
 
+// tunnel is the index of the tunnel's device if what comes by it meets programs.
+func (p *pass) tunnel() int {
+	index := p.d.seen[route.TunnelDevice].index
+	for _, program := range []string{bpf.FromOverlay, bpf.ToOverlay} {
+		name := point{program: program, device: route.TunnelDevice}.name()
+		if !slices.ContainsFunc(p.objects, func(o api.Object) bool {
+			return o.Kind == kindProgram && o.Name == name && o.Condition == api.InPlace
+		}) {
+			return 0
+		}
+	}
+	return index
+}
+
 // reached are the pods that the maps know of and whose programs are attached.
 func (p *pass) reached() []string {
 	there := make(map[objectKey]bool)

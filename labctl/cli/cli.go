@@ -147,7 +147,9 @@ func newRoot(a *app) *cobra.Command {
 		return usageError{fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath())}
 	})
 	for _, c := range []func(*app) *cobra.Command{
-		newUp, newDown, newHalt, newStart, newStatus, newStage, newLesson, newVerify, newParity, newGet, newApply, newDelete, newExec, newSSH, newSSHConfig, newDbg, newDoctor, newTopology, newVersion,
+		newUp, newDown, newHalt, newStart, newStatus, newStage, newReset, newLesson,
+		newVerify, newExplain, newCapture, newParity, newGet, newApply, newDelete,
+		newExec, newSSH, newSSHConfig, newDbg, newDoctor, newTopology, newVersion,
 	} {
 		root.AddCommand(c(a))
 	}
