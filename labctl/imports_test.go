@@ -35,6 +35,7 @@ var mayImport = []struct {
 	{"provision", []string{"provision", "topologies"}},
 	{"labctl/ui", nil},
 	{"labctl/lang", nil},
+	{"labctl/lesson", []string{"labctl/lang", "labctl/ui"}},
 	{"labctl/explain", []string{"topologies", "agent/api", "labctl/lang", "labctl/ladder"}},
 	{"labctl/graph", []string{"topologies/topo"}},
 	{"labctl/difference", []string{"agent/api"}},

@@ -16,6 +16,7 @@ import (
 
 	"github.com/native-routing/labctl/labctl/lab"
 	"github.com/native-routing/labctl/labctl/lang"
+	"github.com/native-routing/labctl/labctl/lesson"
 	"github.com/native-routing/labctl/labctl/manifest"
 	"github.com/native-routing/labctl/labctl/ui"
 	"github.com/native-routing/labctl/labctl/workload"
@@ -87,7 +88,7 @@ func exitCode(err error) int {
 		return exit.Code
 	case errors.Is(err, errFailed):
 		return exitFailed
-	case errors.As(err, &usage), errors.As(err, &mistakes), errors.Is(err, topo.ErrInvalid),
+	case errors.As(err, &usage), errors.As(err, &mistakes), errors.Is(err, topo.ErrInvalid), errors.Is(err, lesson.ErrInvalid),
 		errors.Is(err, manifest.ErrInvalid), errors.Is(err, workload.ErrRefused):
 		return exitUsage
 	}
@@ -103,7 +104,7 @@ func message(err error) string {
 	switch {
 	case errors.Is(err, errFailed):
 		return ""
-	case errors.As(err, &mistakes):
+	case errors.As(err, &mistakes), errors.Is(err, lesson.ErrInvalid):
 		return err.Error()
 	case errors.Is(err, context.Canceled):
 		return "labctl: interrupted"
@@ -146,7 +147,7 @@ func newRoot(a *app) *cobra.Command {
 		return usageError{fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath())}
 	})
 	for _, c := range []func(*app) *cobra.Command{
-		newUp, newDown, newHalt, newStart, newStatus, newStage, newReset,
+		newUp, newDown, newHalt, newStart, newStatus, newStage, newReset, newLesson,
 		newVerify, newExplain, newCapture, newParity, newGet, newApply, newDelete,
 		newExec, newSSH, newSSHConfig, newDbg, newDoctor, newTopology, newVersion,
 	} {
