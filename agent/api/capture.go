@@ -66,42 +66,65 @@ type CaptureStream struct {
 
 	answer *http.Response
 	open   *io.PipeWriter
+	cancel context.CancelCauseFunc
 }
 
+// openTime is how long an agent may take to begin a capture.
+const openTime = 4 * time.Second
+
 // OpenCapture begins a capture on the agent that the client calls: every packet
-// that passes after it has returned is captured. The stream ends with ctx.
+// that passes after it has returned is captured. The stream ends with ctx. An
+// agent that does not begin within 4 s is context.DeadlineExceeded.
 func OpenCapture(ctx context.Context, c *Client, request CaptureRequest) (*CaptureStream, error) {
 	head, err := json.Marshal(request)
 	if err != nil {
 		return nil, fmt.Errorf("encode %s: %w", CapturePath, err)
 	}
+	ctx, cancel := context.WithCancelCause(ctx)
 	body, open := io.Pipe()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://agent"+CapturePath, struct {
+	began := time.Now()
+	late := time.AfterFunc(openTime, func() { cancel(context.DeadlineExceeded) })
+	answer, err := c.post(ctx, CapturePath, struct {
 		io.Reader
 		io.Closer
 	}{io.MultiReader(bytes.NewReader(head), body), body})
+	took := time.Since(began)
+	if !late.Stop() && err == nil {
+		_ = answer.Body.Close()
+		err = context.DeadlineExceeded
+	}
+	if err != nil {
+		_ = open.Close()
+		cancel(nil)
+		return nil, err
+	}
+	s := &CaptureStream{answer: answer, open: open, cancel: cancel}
+	s.ClockOffset = clockOffset(answer.Header.Get(CaptureClockHeader), began, took)
+	return s, nil
+}
+
+// post sends a body and returns an answer that is a stream.
+func (c *Client) post(ctx context.Context, path string, body io.ReadCloser) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://agent"+path, body)
 	if err != nil {
 		return nil, err
 	}
-	began := time.Now()
 	answer, err := c.http.Do(req)
-	took := time.Since(began)
 	if err != nil {
-		_ = open.Close()
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
 		return nil, fmt.Errorf("call the agent: %w", err)
 	}
-	if answer.StatusCode != http.StatusOK {
-		defer answer.Body.Close()
-		_ = open.Close()
-		failure := new(Error)
-		if err := json.NewDecoder(io.LimitReader(answer.Body, maxBody)).Decode(failure); err != nil {
-			return nil, fmt.Errorf("call the agent: %s %s: %s", http.MethodPost, CapturePath, answer.Status)
-		}
-		return nil, failure
+	if answer.StatusCode == http.StatusOK {
+		return answer, nil
 	}
-	s := &CaptureStream{answer: answer, open: open}
-	s.ClockOffset = clockOffset(answer.Header.Get(CaptureClockHeader), began, took)
-	return s, nil
+	defer answer.Body.Close()
+	failure := new(Error)
+	if err := json.NewDecoder(io.LimitReader(answer.Body, maxBody)).Decode(failure); err != nil {
+		return nil, fmt.Errorf("call the agent: %s %s: %s", http.MethodPost, path, answer.Status)
+	}
+	return nil, failure
 }
 
 // clockOffset is how far a clock was ahead that was read in the middle of a call.
@@ -138,5 +161,6 @@ func (s *CaptureStream) Counts() (CaptureCounts, error) {
 // Close ends the capture, whatever is still queued.
 func (s *CaptureStream) Close() error {
 	s.Stop()
+	s.cancel(nil)
 	return s.answer.Body.Close()
 }

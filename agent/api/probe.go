@@ -5,6 +5,10 @@ import (
 	"time"
 )
 
+// TagMagic begins the payload of every echo and datagram that an agent sends as
+// a probe: "LABP". The session and the probe follow, 32 bits each in network order.
+const TagMagic = 0x4c414250
+
 // PingRequest sends ICMP echoes; all targets at once.
 type PingRequest struct {
 	Targets []PingTarget `json:"targets"`

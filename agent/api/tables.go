@@ -26,6 +26,12 @@ type Link struct {
 	Up        bool           `json:"up"`
 	Carrier   bool           `json:"carrier"`
 	Addresses []netip.Prefix `json:"addresses,omitempty"`
+	// Peer is the index of the other end of a veth pair, 0 for none; PeerHere says
+	// that it is in the same namespace. Master is the bridge or the VRF that the
+	// link is in.
+	Peer     int    `json:"peer,omitempty"`
+	PeerHere bool   `json:"peerHere,omitempty"`
+	Master   string `json:"master,omitempty"`
 	// Forwarding and RPFilter are the interface's own sysctls; RPFilter is the
 	// higher of the interface's and "all", which is the one that counts.
 	Forwarding bool `json:"forwarding"`
@@ -55,7 +61,9 @@ type Forward struct {
 
 // Route is one entry of a routing table.
 type Route struct {
-	To netip.Prefix `json:"to"`
+	// Table is the number of its table; 0 in [Tables], which are of the main one.
+	Table int          `json:"table,omitempty"`
+	To    netip.Prefix `json:"to"`
 	// Type is unicast, blackhole, unreachable, prohibit or throw, in ip-route(8)'s words.
 	Type     string    `json:"type"`
 	NextHops []NextHop `json:"nextHops,omitempty"`

@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 
 	"github.com/native-routing/labctl/agent/api"
+	"github.com/native-routing/labctl/agent/capture"
 	"github.com/native-routing/labctl/agent/inspect"
 )
 
@@ -28,9 +29,10 @@ func (d *daemon) handler() http.Handler {
 	api.GetDrops.Handle(mux, d.getDrops)
 	mux.HandleFunc("GET "+api.MonitorPath, d.monitor)
 	mux.Handle("GET "+api.MetricsPath, d.metrics())
+	d.handleExplain(mux)
 	prober := d.parts.prober()
 	handleProbes(mux, prober)
-	mux.Handle("POST "+api.CapturePath, newCaptures(prober))
+	mux.Handle("POST "+api.CapturePath, capture.NewHandler(prober.In))
 	return d.recovered(mux)
 }
 

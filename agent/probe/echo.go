@@ -5,6 +5,8 @@ package probe
 import (
 	"encoding/binary"
 	"net/netip"
+
+	"github.com/native-routing/labctl/agent/api"
 )
 
 // The ICMP types of RFC 792 that probes send and meet.
@@ -22,9 +24,6 @@ const (
 	maxIPv4Header  = 60
 )
 
-// tagMagic begins the payload of every echo that this package sends: "LABP".
-const tagMagic = 0x4c414250
-
 // tagSize is what a tag takes of the payload, in bytes.
 const tagSize = 16
 
@@ -39,7 +38,7 @@ type tag struct {
 }
 
 func (t tag) put(b []byte) {
-	binary.BigEndian.PutUint32(b, tagMagic)
+	binary.BigEndian.PutUint32(b, api.TagMagic)
 	binary.BigEndian.PutUint32(b[4:], t.session)
 	binary.BigEndian.PutUint32(b[8:], t.probe)
 	binary.BigEndian.PutUint16(b[12:], t.sequence)
@@ -47,7 +46,7 @@ func (t tag) put(b []byte) {
 }
 
 func parseTag(b []byte) (tag, bool) {
-	if len(b) < tagSize || binary.BigEndian.Uint32(b) != tagMagic {
+	if len(b) < tagSize || binary.BigEndian.Uint32(b) != api.TagMagic {
 		return tag{}, false
 	}
 	return tag{

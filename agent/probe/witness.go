@@ -163,7 +163,7 @@ func echoFilter(session uint32) []bpf.Instruction {
 		22: bpf.JumpIf{Cond: bpf.JumpEqual, Val: icmpEcho, SkipTrue: 1},
 		23: bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: icmpEchoReply, SkipTrue: reject - 24},
 		24: bpf.LoadIndirect{Off: icmpHeaderSize, Size: 4},
-		25: bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: tagMagic, SkipTrue: reject - 26},
+		25: bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: api.TagMagic, SkipTrue: reject - 26},
 		26: bpf.LoadIndirect{Off: icmpHeaderSize + 4, Size: 4},
 		27: bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: session, SkipTrue: reject - 28},
 		28: bpf.RetConstant{Val: longestEcho},

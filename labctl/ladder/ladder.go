@@ -5,9 +5,11 @@ package ladder
 import (
 	"context"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/native-routing/labctl/agent/api"
+	"github.com/native-routing/labctl/labctl/capture"
 )
 
 // The protocols of a probe.
@@ -89,10 +91,8 @@ type Rung struct {
 	Tunnel *Tunnel `json:"tunnel,omitempty"`
 	// Error is there in an ICMP error.
 	Error *ICMPError `json:"error,omitempty"`
-	// Packet is as it was captured, from the link layer's header of LinkType on
-	// (tcpdump.org's LINKTYPE number).
-	Packet   []byte `json:"-"`
-	LinkType int    `json:"-"`
+	// Packet is as it was captured.
+	Packet capture.Packet `json:"-"`
 }
 
 // Tunnel is the outer packet of a VXLAN.
@@ -101,6 +101,7 @@ type Tunnel struct {
 	To   netip.Addr `json:"to"`
 	Port uint16     `json:"port"`
 	VNI  uint32     `json:"vni"`
+	TTL  int        `json:"ttl"`
 }
 
 // ICMPError is what an ICMP error says.
@@ -133,8 +134,10 @@ type Prober interface {
 	Capture(ctx context.Context, node string, request api.CaptureRequest) (*api.CaptureStream, error)
 }
 
-// Observe sends the probe while all places capture, and joins what they saw. A
-// place that cannot look is blind in the ladder; the error is one of the sender.
-func Observe(ctx context.Context, p Prober, probe Probe, places []Place) (Ladder, error) {
-	return observe(ctx, p, probe, places)
+// String is the node's name, or the pod's without the namespace default.
+func (p Place) String() string {
+	if p.Pod == "" {
+		return p.Node
+	}
+	return strings.TrimPrefix(p.Pod, "default/")
 }

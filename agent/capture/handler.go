@@ -1,6 +1,6 @@
 //go:build linux
 
-package daemon
+package capture
 
 import (
 	"encoding/json"
@@ -14,8 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/native-routing/labctl/agent/api"
-	"github.com/native-routing/labctl/agent/capture"
-	"github.com/native-routing/labctl/agent/probe"
 )
 
 const (
@@ -29,15 +27,23 @@ const (
 
 // captures answers api.CapturePath.
 type captures struct {
-	prober *probe.Prober
+	in     func(pod string, do func() error) error
 	places chan struct{} // one for each capture under way
 }
 
-func newCaptures(prober *probe.Prober) *captures {
-	return &captures{prober, make(chan struct{}, maxCaptures)}
+// NewHandler answers [api.CapturePath]. In runs a function on a thread that is in
+// the namespace of a pod, or of the node where pod is empty.
+func NewHandler(in func(pod string, do func() error) error) http.Handler {
+	return &captures{in, make(chan struct{}, maxCaptures)}
 }
 
 func (c *captures) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	// The request's body stays open: nothing may wait for its end before it answers.
+	if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {
+		api.WriteError(w, err)
+		return
+	}
+	w.Header().Set("Connection", "close") // and there may be more to come of it
 	select {
 	case c.places <- struct{}{}:
 		defer func() { <-c.places }()
@@ -62,10 +68,6 @@ func (c *captures) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // stream captures until the caller closes the request's body, or goes away.
 func (c *captures) stream(w http.ResponseWriter, r *http.Request, request api.CaptureRequest) {
 	out := http.NewResponseController(w)
-	if err := out.EnableFullDuplex(); err != nil {
-		api.WriteError(w, err)
-		return
-	}
 	stream, err := c.open(w, out, request)
 	if err != nil {
 		api.WriteError(w, err)
@@ -87,10 +89,10 @@ func (c *captures) stream(w http.ResponseWriter, r *http.Request, request api.Ca
 }
 
 // open begins the capture and the answer.
-func (c *captures) open(w http.ResponseWriter, out *http.ResponseController, request api.CaptureRequest) (stream *capture.Stream, err error) {
+func (c *captures) open(w http.ResponseWriter, out *http.ResponseController, request api.CaptureRequest) (stream *Stream, err error) {
 	answer := answer{w, w.Header()}
-	err = c.prober.In(request.Pod, func() (err error) {
-		stream, err = capture.NewStream(answer, capture.Options{
+	err = c.in(request.Pod, func() (err error) {
+		stream, err = NewStream(answer, Options{
 			Devices: request.Devices, SnapLength: request.SnapLength, Filter: request.Filter,
 		}, out.Flush)
 		return err
