@@ -20,6 +20,7 @@ import (
 
 	"github.com/native-routing/labctl/agent/daemon"
 	"github.com/native-routing/labctl/agent/dbg"
+	"github.com/native-routing/labctl/agent/join"
 	"github.com/native-routing/labctl/agent/pod"
 	"github.com/native-routing/labctl/agent/rtnl"
 )
@@ -35,6 +36,7 @@ const usage = `usage:
                                 services, maps, connections and events, as cilium-dbg shows them
   agent exec --data DIR NAMESPACE/POD [-- COMMAND...]
                                 a command or a shell in a pod
+  agent join SOCKET             standard input and output, joined to a unix socket
   agent version                 which agent this is
 `
 
@@ -64,6 +66,12 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return pod.ExecMain(args[1:], os.Stdin, stdout, stderr)
 	case "dbg":
 		return debugged(args[1:], stdout, stderr)
+	case "join":
+		if len(args) != 2 {
+			err = errUsage
+			break
+		}
+		err = join.Socket(args[1], os.Stdin, stdout)
 	case "version":
 		_, err = fmt.Fprintln(stdout, versionText())
 	default:

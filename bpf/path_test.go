@@ -18,10 +18,21 @@ import (
 // the next line the verdict and the whole frame that comes out. Frames are compared byte by byte, so every checksum is.
 // Each file runs three times: with checksums written by the programs, by the
 // kernel's helpers, and with a kernel that holds a sum of the packet besides.
-func TestPaths(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txt")
+func TestPaths(t *testing.T) { testPaths(t, "testdata/*.txt", testOptions) }
+
+// TestTunnelPaths does the same on a node that reaches other nodes' pods by a
+// tunnel.
+func TestTunnelPaths(t *testing.T) {
+	o := testOptions
+	o.TunnelPort = 8472
+	testPaths(t, "testdata/tunnel/*.txt", o)
+}
+
+func testPaths(t *testing.T, pattern string, options Options) {
+	t.Helper()
+	files, err := filepath.Glob(pattern)
 	if err != nil || len(files) == 0 {
-		t.Fatalf("no files in testdata: %v", err)
+		t.Fatalf("no files are like %s: %v", pattern, err)
 	}
 	for _, mode := range []struct {
 		name   string
@@ -30,7 +41,7 @@ func TestPaths(t *testing.T) {
 	}{{"direct", true, 0}, {"helpers", false, 0}, {"complete", true, testChecksumComplete}} {
 		t.Run(mode.name, func(t *testing.T) {
 			inNamespace(t, func() {
-				o := testOptions
+				o := options
 				o.Features.KernelContext = mode.direct
 				makeDevices(t)
 				n := newNode(t, o)

@@ -3,9 +3,12 @@ package topologies
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net/netip"
 	"os"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -98,46 +101,66 @@ func TestNativeRouting(t *testing.T) {
 	}
 }
 
-// TestBaselineExceptions: exactly the traffic that the router loses is declared.
-func TestBaselineExceptions(t *testing.T) {
+// TestExceptions: in each stage exactly the traffic that the router loses is declared.
+func TestExceptions(t *testing.T) {
 	lab, err := Load(Default)
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := map[string]bool{}
-	add := func(from, to topo.Selector) {
-		for _, target := range to.PodsOn {
-			for _, n := range from.PodsOn {
-				got["pods "+n+" → pods "+target] = true
+	baseline := []string{
+		"node k8s-ctr → pods k8s-w0: lost", "node k8s-w0 → pods k8s-ctr: lost", "node k8s-w0 → pods k8s-w1: lost",
+		"node k8s-w1 → pods k8s-w0: lost", "node router → pods k8s-ctr: lost", "node router → pods k8s-w0: lost", "node router → pods k8s-w1: lost",
+		"pods k8s-ctr → pods k8s-w0: lost", "pods k8s-w0 → pods k8s-ctr: lost", "pods k8s-w0 → pods k8s-w1: lost", "pods k8s-w1 → pods k8s-w0: lost",
+	}
+	for stage, want := range map[string][]string{
+		"baseline": baseline, "no-masquerade": baseline, "static-routes": nil, "bgp": nil,
+		"overlay": {"node router → pods k8s-ctr: lost", "node router → pods k8s-w0: lost", "node router → pods k8s-w1: lost"},
+		"one-route": {
+			"node k8s-w0 → pods k8s-ctr: lost", "node k8s-w0 → pods k8s-w1: lost", "node router → pods k8s-ctr: lost", "node router → pods k8s-w1: lost",
+			"pods k8s-ctr → pods k8s-w0: reply-lost", "pods k8s-w0 → pods k8s-ctr: lost", "pods k8s-w0 → pods k8s-w1: lost", "pods k8s-w1 → pods k8s-w0: reply-lost",
+		},
+	} {
+		var got []string
+		for _, x := range lab.Exceptions(stage) {
+			if x.At != "router" || x.Leaving != "eth0" {
+				t.Errorf("%s: not lost at the router by eth0: %+v", stage, x)
 			}
-			for _, n := range from.Nodes {
-				got["node "+n+" → pods "+target] = true
+			got = append(got, declared(x.From, x.To, x.Result)...)
+			if x.Both {
+				got = append(got, declared(x.To, x.From, x.Result)...)
 			}
 		}
-		if len(to.Nodes) > 0 {
-			t.Errorf("an exception for traffic to nodes: %v", to)
+		slices.Sort(got)
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("exceptions of %s (-want +got):\n%s", stage, diff)
 		}
 	}
-	for _, x := range lab.Exceptions("baseline") {
-		if x.Result != topo.ResultLost || x.At != "router" || x.Leaving != "eth0" {
-			t.Errorf("not lost at the router by eth0: %+v", x)
+}
+
+// declared is an exception in one direction, from each end to each.
+func declared(from, to topo.Selector, result topo.Result) []string {
+	var all []string
+	for _, target := range to.PodsOn {
+		for _, n := range from.PodsOn {
+			all = append(all, fmt.Sprintf("pods %s → pods %s: %s", n, target, result))
 		}
-		add(x.From, x.To)
-		if x.Both {
-			add(x.To, x.From)
+		for _, n := range from.Nodes {
+			all = append(all, fmt.Sprintf("node %s → pods %s: %s", n, target, result))
 		}
 	}
-	want := map[string]bool{
-		"pods k8s-ctr → pods k8s-w0": true, "pods k8s-w1 → pods k8s-w0": true,
-		"pods k8s-w0 → pods k8s-ctr": true, "pods k8s-w0 → pods k8s-w1": true,
-		"node k8s-ctr → pods k8s-w0": true, "node k8s-w1 → pods k8s-w0": true,
-		"node k8s-w0 → pods k8s-ctr": true, "node k8s-w0 → pods k8s-w1": true,
-		"node router → pods k8s-ctr": true, "node router → pods k8s-w1": true, "node router → pods k8s-w0": true,
+	return all
+}
+
+// TestStagesTeach: every stage of the default lab says what it is and what it
+// teaches, in sentences that are no format.
+func TestStagesTeach(t *testing.T) {
+	lab, err := Load(Default)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("exceptions (-want +got):\n%s", diff)
-	}
-	if x := lab.Exceptions("static-routes"); len(x) != 0 {
-		t.Errorf("static-routes declares %v", x)
+	for name, stage := range lab.Stages.All() {
+		if stage.Description == "" || !strings.HasSuffix(stage.Teaches, ".") || strings.Contains(stage.Teaches, "%") {
+			t.Errorf("stage %s: %q, %q", name, stage.Description, stage.Teaches)
+		}
 	}
 }

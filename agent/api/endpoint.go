@@ -32,6 +32,8 @@ var (
 	PutState     = Endpoint[State, Applied]{http.MethodPut, "/v1/state"}
 	GetStatus    = Endpoint[None, Status]{http.MethodGet, "/v1/status"}
 	GetTables    = Endpoint[None, Tables]{http.MethodGet, "/v1/tables"}
+	GetSnapshot  = Endpoint[SnapshotRequest, Snapshot]{http.MethodPost, "/v1/snapshot"}
+	LookupPaths  = Endpoint[PathRequest, PathResponse]{http.MethodPost, "/v1/paths"}
 	LookupRoutes = Endpoint[LookupRequest, LookupResponse]{http.MethodPost, "/v1/lookup"}
 	Ping         = Endpoint[PingRequest, PingResponse]{http.MethodPost, "/v1/ping"}
 	Knock        = Endpoint[KnockRequest, KnockResponse]{http.MethodPost, "/v1/knock"}
@@ -40,6 +42,7 @@ var (
 	StopWitness  = Endpoint[WitnessRequest, WitnessResponse]{http.MethodPost, "/v1/witness/stop"}
 	GetPods      = Endpoint[None, PodList]{http.MethodGet, "/v1/pods"}
 	GetServices  = Endpoint[None, ServiceTable]{http.MethodGet, "/v1/services"}
+	GetMaps      = Endpoint[None, Maps]{http.MethodGet, "/v1/maps"}
 	GetDrops     = Endpoint[None, DropCounts]{http.MethodGet, "/v1/drops"}
 	Fetch        = Endpoint[FetchRequest, FetchResponse]{http.MethodPost, "/v1/fetch"}
 )

@@ -128,15 +128,18 @@ type WitnessResponse struct {
 
 // Sighting is one tagged packet passing one interface.
 type Sighting struct {
-	Probe     uint32     `json:"probe"`
-	Sequence  int        `json:"sequence"`
-	Device    string     `json:"device"`
-	Outgoing  bool       `json:"outgoing"`
-	Reply     bool       `json:"reply"` // an echo reply; otherwise an echo request
-	From      netip.Addr `json:"from"`
-	To        netip.Addr `json:"to"`
-	TTL       int        `json:"ttl"`
-	Timestamp time.Time  `json:"timestamp"`
+	Probe    uint32     `json:"probe"`
+	Sequence int        `json:"sequence"`
+	Device   string     `json:"device"`
+	Outgoing bool       `json:"outgoing"`
+	Reply    bool       `json:"reply"` // an echo reply; otherwise an echo request
+	From     netip.Addr `json:"from"`
+	To       netip.Addr `json:"to"`
+	TTL      int        `json:"ttl"`
+	// CarrierTTL is that of the packet which carries this one through a tunnel; 0
+	// where it goes by itself.
+	CarrierTTL int       `json:"carrierTTL,omitempty"`
+	Timestamp  time.Time `json:"timestamp"`
 }
 
 // KnockRequest opens one connection or sends one datagram to each target; all

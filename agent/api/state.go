@@ -24,6 +24,8 @@ type State struct {
 	Underlay Underlay `json:"underlay"`
 	// Cluster is absent on a node that carries no pods.
 	Cluster *Cluster `json:"cluster,omitempty"`
+	// BGP is absent on a node that speaks none.
+	BGP *BGP `json:"bgp,omitempty"`
 	// Page is served over HTTP on port 80 of all the node's addresses; nothing is
 	// where it is empty.
 	Page string `json:"page,omitempty"`
@@ -33,19 +35,38 @@ type State struct {
 type PodNetwork struct {
 	CIDR    netip.Prefix `json:"cidr"`
 	Gateway netip.Addr   `json:"gateway"`
-	// MTU in bytes of the pod gateway's device.
+	// MTU in bytes of the pod gateway's device and of the pods' own.
 	MTU int `json:"mtu"`
-	// DirectRoutes asks for a route to each peer's pod CIDR.
+	// DirectRoutes asks for a route to each peer's pod CIDR. A tunnel has none.
 	DirectRoutes    bool   `json:"directRoutes"`
 	SkipUnreachable bool   `json:"skipUnreachable"`
 	Peers           []Peer `json:"peers,omitempty"`
+	// Overlay carries the packets to all peers' pods through a tunnel; nil where
+	// they are routed natively.
+	Overlay *Overlay `json:"overlay,omitempty"`
 }
 
-// Peer is another node that carries pods.
+// Overlay is a tunnel between all nodes that carry pods: VXLAN (RFC 7348), of
+// which every node knows by the state where the others are.
+type Overlay struct {
+	// VNI is the number of the virtual network, 24 bits.
+	VNI uint32 `json:"vni"`
+	// Port is the UDP port of all nodes.
+	Port uint16 `json:"port"`
+	// Local is the node's own address, the source of what it sends.
+	Local netip.Addr `json:"local"`
+	// MTU in bytes of the tunnel's device and of the routes by it: what is left of
+	// the underlay's.
+	MTU int `json:"mtu"`
+}
+
+// Peer is another node that carries pods. Gateway is that of its pods, by which
+// the tunnel's routes lead; native routing needs none.
 type Peer struct {
 	Name    string       `json:"name"`
 	Address netip.Addr   `json:"address"`
 	CIDR    netip.Prefix `json:"cidr"`
+	Gateway netip.Addr   `json:"gateway,omitzero"`
 }
 
 // Sysctl is a file under /proc/sys, its name with slashes (net/ipv4/ip_forward).
@@ -56,6 +77,8 @@ type Sysctl struct {
 
 // Underlay is the node's network as the lab made it.
 type Underlay struct {
+	// Uplink names the link that leads out of the lab.
+	Uplink string          `json:"uplink,omitempty"`
 	Links  []UnderlayLink  `json:"links,omitempty"`
 	Routes []UnderlayRoute `json:"routes,omitempty"`
 }
@@ -67,10 +90,16 @@ type UnderlayLink struct {
 	Addresses []netip.Prefix `json:"addresses,omitempty"`
 }
 
-// UnderlayRoute is a static route that must be there.
+// UnderlayRoute is a route that must be there.
 type UnderlayRoute struct {
-	To  netip.Prefix `json:"to"`
-	Via []netip.Addr `json:"via"`
+	To netip.Prefix `json:"to"`
+	// Via is empty for what Device reaches by itself.
+	Via    []netip.Addr `json:"via,omitempty"`
+	Device string       `json:"device,omitempty"`
+	Metric int          `json:"metric,omitempty"`
+	// Static means that the lab made it (proto static), with nothing but its next
+	// hops; of another its maker may have set more.
+	Static bool `json:"static,omitempty"`
 }
 
 // Applied answers a new state: it is on disk, and the agent works on it.
@@ -91,6 +120,8 @@ type Status struct {
 	Objects []Object `json:"objects"`
 	// Datapath is absent where none is loaded.
 	Datapath *Datapath `json:"datapath,omitempty"`
+	// BGP is absent where the node speaks none.
+	BGP *BGPStatus `json:"bgp,omitempty"`
 }
 
 // Datapath is how the node's eBPF programs are attached.
@@ -120,13 +151,17 @@ const (
 
 // Object is one thing that an agent holds or watches.
 type Object struct {
-	// Kind is link, address, route, sysctl, pod, program, map, service, dns or page.
+	// Kind is link, address, route, rule, neighbour, qdisc, firewall, sysctl, pod,
+	// program, map, service, dns, bgp or page.
 	Kind string `json:"kind"`
 	Name string `json:"name"`
 	// Owner is agent for what the agent mends, lab for what it only watches.
 	Owner     string    `json:"owner"`
 	Condition Condition `json:"condition"`
 	Reason    string    `json:"reason,omitempty"`
+	// Cure is the command on the node that takes away what a hand added; empty
+	// where that is not what is wrong. Its words are parted by single blanks.
+	Cure string `json:"cure,omitempty"`
 	// Mended counts how often the agent put it back.
 	Mended int `json:"mended,omitempty"`
 }

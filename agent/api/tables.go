@@ -8,7 +8,9 @@ type Tables struct {
 	// Routes of the main table, in the kernel's order.
 	Routes     []Route     `json:"routes"`
 	Neighbours []Neighbour `json:"neighbours"`
-	Forwarding bool        `json:"forwarding"`
+	// Forwards are the entries of all tunnel devices, as bridge-fdb(8) shows them.
+	Forwards   []Forward `json:"forwards,omitempty"`
+	Forwarding bool      `json:"forwarding"`
 }
 
 // Link is an interface.
@@ -24,15 +26,44 @@ type Link struct {
 	Up        bool           `json:"up"`
 	Carrier   bool           `json:"carrier"`
 	Addresses []netip.Prefix `json:"addresses,omitempty"`
+	// Peer is the index of the other end of a veth pair, 0 for none; PeerHere says
+	// that it is in the same namespace. Master is the bridge or the VRF that the
+	// link is in.
+	Peer     int    `json:"peer,omitempty"`
+	PeerHere bool   `json:"peerHere,omitempty"`
+	Master   string `json:"master,omitempty"`
 	// Forwarding and RPFilter are the interface's own sysctls; RPFilter is the
 	// higher of the interface's and "all", which is the one that counts.
 	Forwarding bool `json:"forwarding"`
 	RPFilter   int  `json:"rpFilter"`
+	// VXLAN is what only a tunnel's device has.
+	VXLAN *VXLAN `json:"vxlan,omitempty"`
+}
+
+// VXLAN is how a device of that kind sends and takes packets (RFC 7348).
+type VXLAN struct {
+	VNI   uint32     `json:"vni"`
+	Port  uint16     `json:"port"`
+	Local netip.Addr `json:"local,omitzero"`
+	// Learning lets what comes in change where packets are sent to.
+	Learning bool `json:"learning,omitempty"`
+	// External leaves all that to routes and programs.
+	External bool `json:"external,omitempty"`
+}
+
+// Forward says behind which node a MAC address is, by a tunnel's device.
+type Forward struct {
+	Device string     `json:"device"`
+	MAC    string     `json:"mac"`
+	Remote netip.Addr `json:"remote,omitzero"`
+	State  string     `json:"state,omitempty"` // permanent, static or stale; empty for one that is in use
 }
 
 // Route is one entry of a routing table.
 type Route struct {
-	To netip.Prefix `json:"to"`
+	// Table is the number of its table; 0 in [Tables], which are of the main one.
+	Table int          `json:"table,omitempty"`
+	To    netip.Prefix `json:"to"`
 	// Type is unicast, blackhole, unreachable, prohibit or throw, in ip-route(8)'s words.
 	Type     string    `json:"type"`
 	NextHops []NextHop `json:"nextHops,omitempty"`
@@ -51,6 +82,8 @@ type NextHop struct {
 	Via    netip.Addr `json:"via,omitzero"`
 	Device string     `json:"device"`
 	Weight int        `json:"weight,omitempty"`
+	// OnLink takes Via as a neighbour on Device, whatever the addresses say.
+	OnLink bool `json:"onLink,omitempty"`
 	// Dead and LinkDown are the kernel's own flags.
 	Dead     bool `json:"dead,omitempty"`
 	LinkDown bool `json:"linkDown,omitempty"`

@@ -12,6 +12,7 @@ import (
 	"github.com/vishvananda/netns"
 
 	"github.com/native-routing/labctl/agent/api"
+	"github.com/native-routing/labctl/agent/bgp"
 	"github.com/native-routing/labctl/agent/datapath"
 	"github.com/native-routing/labctl/agent/dns"
 	"github.com/native-routing/labctl/agent/lb"
@@ -36,8 +37,9 @@ type part interface {
 // parts are all that an agent does, and what they tell each other:
 //
 //	routes    the pod gateway and routes to other nodes' pods
+//	speaker   → the routes that BGP taught to routes
 //	pods      → their links and processes to datapath, their readiness to peers
-//	datapath  → which pods are reached to peers
+//	datapath  → which pods are reached to peers, and when the tunnel may open to routes
 //	peers     → the readiness of all pods to balancer and names
 //	datapath  → its maps to balancer
 //	balancer  → which addresses became services to datapath
@@ -49,6 +51,7 @@ type parts struct {
 	peers    *peer.Exchange
 	names    *dns.Server
 	page     *web.Server
+	speaker  *bgp.Speaker
 
 	mu    sync.Mutex
 	maps  datapath.Maps
@@ -68,6 +71,7 @@ func newParts(config Config) (*parts, error) {
 	if p.routes, err = route.New(route.Config{Namespace: netns.None(), Sysctls: config.Sysctls, Report: report("routes")}); err != nil {
 		return nil, err
 	}
+	p.speaker = bgp.New(bgp.Config{Log: config.Log.With("part", "bgp"), Report: report("bgp"), OnLearned: p.routes.Learn})
 	p.pods, err = pod.New(pod.Config{
 		DataDir: config.DataDir, Cgroup: config.Cgroup, Executable: config.Executable,
 		Namespace: netns.None(), Report: report("pods"),
@@ -76,7 +80,7 @@ func newParts(config Config) (*parts, error) {
 		return nil, err
 	}
 	p.datapath, err = datapath.New(datapath.Config{
-		PinDir: config.BPFDir, Cgroup: config.Cgroup, Namespace: netns.None(), Report: report("datapath"), OnMaps: p.newMaps, OnPods: p.tellReached,
+		PinDir: config.BPFDir, Cgroup: config.Cgroup, Namespace: netns.None(), Report: report("datapath"), OnMaps: p.newMaps, OnPods: p.tellReached, OnTunnel: p.routes.Guard,
 	})
 	if err != nil {
 		return nil, err
@@ -88,7 +92,7 @@ func newParts(config Config) (*parts, error) {
 }
 
 func (p *parts) all() []part {
-	return []part{p.routes, p.pods, p.datapath, p.balancer, p.peers, p.names, p.page}
+	return []part{p.routes, p.pods, p.datapath, p.balancer, p.peers, p.names, p.page, p.speaker}
 }
 
 // set gives every part the state.
@@ -100,6 +104,13 @@ func (p *parts) set(state api.State) {
 		one.Set(state)
 	}
 	p.tellPods()
+}
+
+// held is the state that was set last.
+func (p *parts) held() api.State {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.state
 }
 
 // run runs every part until ctx ends.
@@ -122,6 +133,7 @@ func (p *parts) status() api.Status {
 		status.Settled = status.Settled && settled
 	}
 	status.Datapath = p.datapath.Status()
+	status.BGP = p.speaker.Status()
 	return status
 }
 

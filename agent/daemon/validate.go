@@ -43,6 +43,9 @@ func validate(s api.State) error {
 			v.say("a node of the cluster needs pods: its pod network")
 		}
 	}
+	if s.BGP != nil {
+		v.bgp(*s.BGP)
+	}
 	if len(s.Page) > maxPage {
 		v.say("page has %d bytes: want at most %d", len(s.Page), maxPage)
 	}
@@ -120,6 +123,30 @@ func (v *validator) pods(p api.PodNetwork) {
 		cidrs = append(cidrs, peer.CIDR)
 	}
 	v.disjoint(cidrs)
+	if p.Overlay != nil {
+		v.overlay(*p.Overlay, p.Peers)
+	}
+}
+
+// maxVNI is the highest number of a virtual network: 24 bits (RFC 7348).
+const maxVNI = 1<<24 - 1
+
+func (v *validator) overlay(o api.Overlay, peers []api.Peer) {
+	if o.VNI > maxVNI {
+		v.say("pods.overlay.vni %d: want at most %d", o.VNI, maxVNI)
+	}
+	if o.Port == 0 {
+		v.say("pods.overlay.port is missing")
+	}
+	v.address("pods.overlay.local", o.Local)
+	v.mtu("pods.overlay.mtu", o.MTU)
+	for i, peer := range peers {
+		field := fmt.Sprintf("pods.peers[%d].gateway", i)
+		v.address(field, peer.Gateway)
+		if !peer.CIDR.Contains(peer.Gateway) {
+			v.say("%s %s: want an address in %s", field, peer.Gateway, peer.CIDR)
+		}
+	}
 }
 
 // disjoint sorts, so that ten thousand peers take no quadratic time: networks
@@ -175,6 +202,12 @@ func (v *validator) underlay(u api.Underlay) {
 	for i, r := range u.Routes {
 		field := fmt.Sprintf("underlay.routes[%d]", i)
 		v.prefix(field+".to", r.To)
+		if r.Device != "" && !linkName(r.Device) {
+			v.say("%s.device %.40q: want an interface name", field, r.Device)
+		}
+		if r.Metric < 0 {
+			v.say("%s.metric %d: want 0 or more", field, r.Metric)
+		}
 		for _, via := range r.Via {
 			v.address(field+".via", via)
 		}

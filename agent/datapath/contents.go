@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/native-routing/labctl/agent/api"
+	"github.com/native-routing/labctl/agent/route"
 	"github.com/native-routing/labctl/bpf"
 )
 
@@ -82,6 +83,14 @@ func plan(state api.State, seen network, endpoints uint32) (contents, error) {
 			return c, fmt.Errorf("device %s: %w", link.Name, err)
 		}
 		c.devices[uint32(device.index)] = bpf.DatapathDevice{Addr: address}
+	}
+	// By the tunnel a node is known as its pods' gateway: that leads back by it.
+	if tunnel, ok := seen.devices[route.TunnelDevice]; ok && overlayOf(state) != nil {
+		address, err := bpf.Address(state.Pods.Gateway)
+		if err != nil {
+			return c, fmt.Errorf("device %s: %w", route.TunnelDevice, err)
+		}
+		c.devices[uint32(tunnel.index)] = bpf.DatapathDevice{Addr: address}
 	}
 	return c, c.identities(state, seen.pods)
 }

@@ -21,10 +21,21 @@ func optionsOf(state api.State, features bpf.Features, cookie uint64) bpf.Option
 	} else if self := ownNode(state); self != nil {
 		o.PodCIDR = self.PodCIDR
 	}
+	if overlay := overlayOf(state); overlay != nil {
+		o.TunnelPort = overlay.Port
+	}
 	if state.Cluster.KubeProxyReplacement {
 		o.HostNetns = cookie
 	}
 	return o
+}
+
+// overlayOf is the tunnel to other nodes' pods; nil where they are routed natively.
+func overlayOf(state api.State) *api.Overlay {
+	if state.Pods == nil {
+		return nil
+	}
+	return state.Pods.Overlay
 }
 
 // ownNode is the state's node as its cluster has it.

@@ -132,6 +132,9 @@ func (p *pass) load() error {
 // programs are those that the state needs and the kernel takes.
 func (p *pass) programs() []string {
 	names := []string{bpf.FromPod, bpf.ToPod, bpf.FromHost, bpf.FromNetdev, bpf.ToNetdev}
+	if overlayOf(p.state) != nil {
+		names = append(names, bpf.FromOverlay, bpf.ToOverlay)
+	}
 	if !p.state.Cluster.KubeProxyReplacement {
 		return names
 	}
@@ -293,6 +296,9 @@ func (p *pass) points() []point {
 		}
 		on(l.Name, bpf.FromNetdev, bpf.ToNetdev)
 	}
+	if overlayOf(p.state) != nil {
+		on(route.TunnelDevice, bpf.FromOverlay, bpf.ToOverlay)
+	}
 	for _, pod := range p.pods {
 		if pod.Device != "" {
 			on(pod.Device, bpf.FromPod, bpf.ToPod)
@@ -337,6 +343,20 @@ func (p *pass) attach(points []point) {
 			p.devices = append(p.devices, at.device)
 		}
 	}
+}
+
+// tunnel is the index of the tunnel's device if what comes by it meets programs.
+func (p *pass) tunnel() int {
+	index := p.d.seen[route.TunnelDevice].index
+	for _, program := range []string{bpf.FromOverlay, bpf.ToOverlay} {
+		name := point{program: program, device: route.TunnelDevice}.name()
+		if !slices.ContainsFunc(p.objects, func(o api.Object) bool {
+			return o.Kind == kindProgram && o.Name == name && o.Condition == api.InPlace
+		}) {
+			return 0
+		}
+	}
+	return index
 }
 
 // reached are the pods that the maps know of and whose programs are attached.

@@ -114,6 +114,7 @@ func (p *program) root() *cobra.Command {
 		),
 		p.group("map", "The maps, and what is in them", p.mapList(), p.mapGet()),
 		p.group("metrics", "The agent's own metrics", p.metricsList()),
+		p.group("bgp", "What the node says and hears by BGP", p.bgpPeers(), p.bgpRoutes()),
 		p.monitor(),
 	)
 	root.SilenceErrors, root.SilenceUsage = true, true

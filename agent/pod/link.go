@@ -278,11 +278,16 @@ func host(a netip.Addr) *net.IPNet {
 	return &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(32, 32)}
 }
 
-// podRoutes are the pod's, the default route last.
+// podRoutes are the pod's, the default route last. With a tunnel that tells the
+// pod what goes through it, as Cilium does: no packet is too big on the way then.
 func podRoutes(r record, index int) []netlink.Route {
+	mtu := 0
+	if r.Network.Overlay != nil {
+		mtu = r.Network.Overlay.MTU
+	}
 	return []netlink.Route{
 		{LinkIndex: index, Dst: host(r.Network.Gateway), Scope: netlink.SCOPE_LINK},
-		{LinkIndex: index, Dst: &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}, Gw: r.Network.Gateway.AsSlice()},
+		{LinkIndex: index, Dst: &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}, Gw: r.Network.Gateway.AsSlice(), MTU: mtu},
 	}
 }
 
@@ -324,6 +329,9 @@ func (n *network) drift(r record) ([]string, error) {
 		if want.Gw != nil {
 			name = "default via " + name
 		}
+		if want.MTU != 0 {
+			name += fmt.Sprintf(" mtu %d", want.MTU)
+		}
 		note(!hasRoute(routes, want), "route %s is missing", name)
 	}
 	there, err := hasNeighbour(n.handle, attrs.Index, r.Network.Gateway, lxc)
@@ -337,7 +345,7 @@ func hasRoute(routes []netlink.Route, want netlink.Route) bool {
 		if to == nil {
 			to = &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}
 		}
-		if to.String() == want.Dst.String() && r.Gw.Equal(want.Gw) && r.Type == unix.RTN_UNICAST {
+		if to.String() == want.Dst.String() && r.Gw.Equal(want.Gw) && r.Type == unix.RTN_UNICAST && r.MTU == want.MTU {
 			return true
 		}
 	}

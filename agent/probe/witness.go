@@ -27,7 +27,8 @@ const (
 )
 
 // Witness sees the tagged echoes of [Ping] pass the interfaces of its namespace,
-// coming in and going out, those of other senders too. It may run for several
+// coming in and going out, those of other senders too, also within packets that
+// carry them through a tunnel. It may run for several
 // sessions at once, which do not touch each other. The zero value is ready.
 //
 // It does not look at lo, nor at frames that a bridge flooded to this node but
@@ -115,9 +116,7 @@ func observe(session uint32) (*observation, error) {
 	if err != nil {
 		return nil, fmt.Errorf("assemble the filter: %w", err)
 	}
-	socket, err := capture.Open(capture.Options{
-		Filter: filter, SnapLength: maxIPv4Header + icmpHeaderSize + tagSize, Cooked: true,
-	})
+	socket, err := capture.Open(capture.Options{Filter: filter, SnapLength: longestEcho, Cooked: true})
 	if err != nil {
 		return nil, err
 	}
@@ -126,10 +125,18 @@ func observe(session uint32) (*observation, error) {
 	return o, nil
 }
 
+// carrierSize is what VXLAN puts between a carrying packet's IPv4 header and the
+// one that it carries: the headers of UDP, VXLAN (RFC 7348) and Ethernet.
+const carrierSize = 8 + 8 + 14
+
+// longestEcho is where the tag of an echo ends at most, in bytes.
+const longestEcho = maxIPv4Header + carrierSize + ipv4HeaderSize + icmpHeaderSize + tagSize
+
 // echoFilter lets the tagged echoes of a session pass, in packets that begin at
-// the IPv4 header.
+// the IPv4 header, by themselves or carried through a tunnel, by whatever port.
 func echoFilter(session uint32) []bpf.Instruction {
-	const reject = 19
+	const echo, reject = 21, 29
+	const inner = carrierSize // from where the carrier's IPv4 header ends
 	return []bpf.Instruction{
 		0:  bpf.LoadExtension{Num: bpf.ExtProto},
 		1:  bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.ETH_P_IP, SkipTrue: reject - 2},
@@ -137,21 +144,44 @@ func echoFilter(session uint32) []bpf.Instruction {
 		3:  bpf.JumpIf{Cond: bpf.JumpEqual, Val: loopback, SkipTrue: reject - 4},
 		4:  bpf.LoadExtension{Num: bpf.ExtType},
 		5:  bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.PACKET_OTHERHOST, SkipTrue: reject - 6},
-		6:  bpf.LoadAbsolute{Off: 9, Size: 1},
-		7:  bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: protocolICMP, SkipTrue: reject - 8},
-		8:  bpf.LoadAbsolute{Off: 6, Size: 2}, // flags and fragment offset
-		9:  bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: 0x1fff, SkipTrue: reject - 10},
-		10: bpf.LoadMemShift{Off: 0},
-		11: bpf.LoadIndirect{Off: 0, Size: 1},
-		12: bpf.JumpIf{Cond: bpf.JumpEqual, Val: icmpEcho, SkipTrue: 1},
-		13: bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: icmpEchoReply, SkipTrue: reject - 14},
-		14: bpf.LoadIndirect{Off: icmpHeaderSize, Size: 4},
-		15: bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: api.TagMagic, SkipTrue: reject - 16},
-		16: bpf.LoadIndirect{Off: icmpHeaderSize + 4, Size: 4},
-		17: bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: session, SkipTrue: reject - 18},
-		18: bpf.RetConstant{Val: maxIPv4Header + icmpHeaderSize + tagSize},
-		19: bpf.RetConstant{Val: 0},
+		6:  bpf.LoadAbsolute{Off: 6, Size: 2}, // flags and fragment offset
+		7:  bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: 0x1fff, SkipTrue: reject - 8},
+		8:  bpf.LoadMemShift{Off: 0},
+		9:  bpf.LoadAbsolute{Off: 9, Size: 1},
+		10: bpf.JumpIf{Cond: bpf.JumpEqual, Val: protocolICMP, SkipTrue: echo - 11},
+		11: bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.IPPROTO_UDP, SkipTrue: reject - 12},
+		12: bpf.LoadIndirect{Off: inner - 2, Size: 2},
+		13: bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.ETH_P_IP, SkipTrue: reject - 14},
+		14: bpf.LoadIndirect{Off: inner, Size: 1},
+		15: bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: 0x45, SkipTrue: reject - 16}, // our echoes have no options
+		16: bpf.LoadIndirect{Off: inner + 9, Size: 1},
+		17: bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: protocolICMP, SkipTrue: reject - 18},
+		18: bpf.TXA{},
+		19: bpf.ALUOpConstant{Op: bpf.ALUOpAdd, Val: inner + ipv4HeaderSize},
+		20: bpf.TAX{},
+		21: bpf.LoadIndirect{Off: 0, Size: 1},
+		22: bpf.JumpIf{Cond: bpf.JumpEqual, Val: icmpEcho, SkipTrue: 1},
+		23: bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: icmpEchoReply, SkipTrue: reject - 24},
+		24: bpf.LoadIndirect{Off: icmpHeaderSize, Size: 4},
+		25: bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: api.TagMagic, SkipTrue: reject - 26},
+		26: bpf.LoadIndirect{Off: icmpHeaderSize + 4, Size: 4},
+		27: bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: session, SkipTrue: reject - 28},
+		28: bpf.RetConstant{Val: longestEcho},
+		29: bpf.RetConstant{Val: 0},
 	}
+}
+
+// carried is the packet in one that carries it through a tunnel, and the
+// carrier's TTL; packet itself and 0 where that carries none.
+func carried(packet []byte) (inner []byte, ttl int) {
+	if len(packet) < ipv4HeaderSize || packet[9] != unix.IPPROTO_UDP {
+		return packet, 0
+	}
+	start := int(packet[0]&0xf)*4 + carrierSize
+	if len(packet) < start {
+		return packet, 0
+	}
+	return packet[start:], int(packet[8])
 }
 
 // run takes in sightings until the socket is stopped.
@@ -170,7 +200,8 @@ func (o *observation) end() api.WitnessResponse {
 }
 
 func (o *observation) note(p *capture.Packet) error {
-	e, ok := parseEcho(p.Data)
+	packet, carrierTTL := carried(p.Data)
+	e, ok := parseEcho(packet)
 	if !ok || e.tag.session != o.session {
 		return nil
 	}
@@ -179,15 +210,16 @@ func (o *observation) note(p *capture.Packet) error {
 		return nil
 	}
 	o.sightings = append(o.sightings, api.Sighting{
-		Probe:     e.tag.probe,
-		Sequence:  int(e.tag.sequence),
-		Device:    p.Device,
-		Outgoing:  p.Kind == unix.PACKET_OUTGOING,
-		Reply:     e.reply,
-		From:      e.from,
-		To:        e.to,
-		TTL:       e.ttl,
-		Timestamp: p.Time,
+		Probe:      e.tag.probe,
+		Sequence:   int(e.tag.sequence),
+		Device:     p.Device,
+		Outgoing:   p.Kind == unix.PACKET_OUTGOING,
+		Reply:      e.reply,
+		From:       e.from,
+		To:         e.to,
+		TTL:        e.ttl,
+		CarrierTTL: carrierTTL,
+		Timestamp:  p.Time,
 	})
 	return nil
 }

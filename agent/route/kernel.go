@@ -5,10 +5,12 @@ package route
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"slices"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
@@ -25,8 +27,9 @@ type Sysctls interface {
 
 // kernel looks at one network namespace and changes it.
 type kernel struct {
-	reader  *tables.Reader
-	sysctls Sysctls
+	reader    *tables.Reader
+	netfilter *nl.SocketHandle // nil where the kernel has no firewall
+	sysctls   Sysctls
 }
 
 func openKernel(ns netns.NsHandle, sysctls Sysctls) (*kernel, error) {
@@ -34,14 +37,27 @@ func openKernel(ns netns.NsHandle, sysctls Sysctls) (*kernel, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &kernel{reader, sysctls}, nil
+	k := &kernel{reader: reader, sysctls: sysctls}
+	if socket, err := nl.GetNetlinkSocketAt(ns, netns.None(), unix.NETLINK_NETFILTER); err == nil {
+		k.netfilter = &nl.SocketHandle{Socket: socket}
+	}
+	return k, nil
 }
 
-func (k *kernel) close() { k.reader.Close() }
+func (k *kernel) close() {
+	k.reader.Close()
+	if k.netfilter != nil {
+		k.netfilter.Close()
+	}
+}
 
 // observe takes one look at all that state speaks of.
 func (k *kernel) observe(state api.State) (Observation, error) {
-	t, err := k.reader.ReadRouting()
+	read := k.reader.ReadRouting
+	if state.Pods != nil && state.Pods.Overlay != nil {
+		read = k.reader.Read
+	}
+	t, err := read()
 	if err != nil {
 		return Observation{}, err
 	}
@@ -55,7 +71,7 @@ func (k *kernel) observe(state api.State) (Observation, error) {
 			seen.NoARP[name] = link.Attrs().RawFlags&unix.IFF_NOARP != 0
 		}
 	}
-	if !state.Pods.DirectRoutes {
+	if !state.Pods.DirectRoutes || state.Pods.Overlay != nil {
 		return seen, nil
 	}
 	queries := make([]api.Lookup, len(state.Pods.Peers))
@@ -71,7 +87,10 @@ func readSysctls(sysctls Sysctls, wanted []api.Sysctl) []SysctlValue {
 	for i, want := range wanted {
 		value, err := sysctls.Read(want.Name)
 		values[i].Value = value
-		if err != nil {
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			values[i].Err = "gone" // with its interface
+		case err != nil:
 			values[i].Err = err.Error()
 		}
 	}
@@ -109,6 +128,12 @@ func (k *kernel) change(a Action) error {
 	switch {
 	case a.Address != nil:
 		return k.changeAddress(a)
+	case a.Neighbour != nil || a.Forward != nil:
+		return k.changeEntry(a)
+	case a.Verb == Add && a.Link.VXLAN != nil:
+		return k.addTunnel(*a.Link)
+	case a.Verb == Set && a.Link.VXLAN != nil:
+		return k.setTunnel(*a.Link)
 	case a.Verb == Add:
 		return k.addGateway(*a.Link)
 	case a.Verb == Set:
@@ -143,15 +168,8 @@ func (k *kernel) setLink(want LinkChange) error {
 		return err
 	}
 	attrs := link.Attrs()
-	if attrs.Alias != want.Alias {
-		if err := h.LinkSetAlias(link, want.Alias); err != nil {
-			return err
-		}
-	}
-	if attrs.MTU != want.MTU {
-		if err := h.LinkSetMTU(link, want.MTU); err != nil {
-			return err
-		}
+	if err := k.markLink(link, want); err != nil {
+		return err
 	}
 	if attrs.RawFlags&unix.IFF_NOARP == 0 {
 		if err := h.LinkSetARPOff(link); err != nil {
@@ -159,6 +177,20 @@ func (k *kernel) setLink(want LinkChange) error {
 		}
 	}
 	return h.LinkSetUp(link)
+}
+
+// markLink sets what all of the agent's links have: the mark, and an MTU.
+func (k *kernel) markLink(link netlink.Link, want LinkChange) error {
+	attrs := link.Attrs()
+	if attrs.Alias != want.Alias {
+		if err := k.reader.Handle.LinkSetAlias(link, want.Alias); err != nil {
+			return err
+		}
+	}
+	if attrs.MTU != want.MTU {
+		return k.reader.Handle.LinkSetMTU(link, want.MTU)
+	}
+	return nil
 }
 
 func (k *kernel) changeAddress(a Action) error {
@@ -229,7 +261,7 @@ func encode(r api.Route, indexes map[string]int) rtnl.Route {
 		Type:     tables.TypeNumber(r.Type),
 	}
 	for _, hop := range r.NextHops {
-		encoded.NextHops = append(encoded.NextHops, rtnl.NextHop{Via: hop.Via, Index: indexes[hop.Device], Weight: hop.Weight})
+		encoded.NextHops = append(encoded.NextHops, rtnl.NextHop{Via: hop.Via, Index: indexes[hop.Device], Weight: hop.Weight, OnLink: hop.OnLink})
 	}
 	return encoded
 }

@@ -1,12 +1,14 @@
-// Package route holds a node's part in native routing: the pod gateway, the
-// local pod CIDR's route and a direct route to each peer's pod CIDR. It watches
-// the underlay that carries them, and reports what of it differs.
+// Package route holds a node's part in routing between pods: the pod gateway, the
+// local pod CIDR's route and a way to each peer's pod CIDR, which is a direct
+// route or leads through a tunnel. It watches the underlay that carries them, and
+// reports what of it differs.
 package route
 
 import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/native-routing/labctl/agent/api"
@@ -28,6 +30,17 @@ type Observation struct {
 	Peers []api.Decision
 	// Sysctls are the values found, in the state's order.
 	Sysctls []SysctlValue
+	// Learned is what BGP taught.
+	Learned Learned
+	// Guarded is the index of the tunnel's device when it bears its programs, else 0.
+	Guarded int
+}
+
+// neighbours are the entries of a device that somebody wrote.
+func (o Observation) neighbours(device string) []api.Neighbour {
+	return slices.DeleteFunc(slices.Clone(o.Tables.Neighbours), func(n api.Neighbour) bool {
+		return n.Device != device || n.State != statePermanent
+	})
 }
 
 // SysctlValue is the value of a sysctl, or the error of reading it.
@@ -48,7 +61,7 @@ const (
 )
 
 // Action is one change to the kernel, for one object. Exactly one of Link,
-// Address and Route is set.
+// Address, Route, Neighbour and Forward is set.
 type Action struct {
 	Verb Verb
 	// Object is the one that the change is for. A delete of what is stale has
@@ -57,6 +70,9 @@ type Action struct {
 	Link    *LinkChange
 	Address *AddressChange
 	Route   *api.Route
+	// Neighbour and Forward are entries that stay until they are deleted.
+	Neighbour *api.Neighbour
+	Forward   *api.Forward
 }
 
 // Key names an object of [api.Status].
@@ -68,15 +84,23 @@ const (
 	kindAddress = "address"
 	kindRoute   = "route"
 	kindSysctl  = "sysctl"
+	// Entries of a tunnel's device.
+	kindNeighbour = "neighbour"
+	kindForward   = "fdb"
 )
 
-// LinkChange makes the pod gateway's pair (Add), removes it (Delete), or brings
-// one of its ends to these values (Set).
+// LinkChange makes the pod gateway's pair or the tunnel's device (Add), removes
+// it (Delete), or brings one device to these values (Set).
 type LinkChange struct {
 	Name string
 	MTU  int
 	// Alias is the lab's mark.
 	Alias string
+	// VXLAN and MAC are those of a tunnel's device; nil and empty for the gateway.
+	VXLAN *api.VXLAN
+	MAC   string
+	// Closed leaves a tunnel's device down.
+	Closed bool
 }
 
 // AddressChange is an address of a device.
@@ -87,6 +111,12 @@ type AddressChange struct {
 
 func (a Action) String() string {
 	switch {
+	case a.Link != nil && a.Link.VXLAN != nil && a.Verb != Delete:
+		return a.tunnelString()
+	case a.Neighbour != nil:
+		return fmt.Sprintf("%s neighbour %s lladdr %s dev %s nud permanent", a.Verb, a.Neighbour.Address, a.Neighbour.MAC, a.Neighbour.Device)
+	case a.Forward != nil:
+		return fmt.Sprintf("%s fdb %s dev %s dst %s self permanent", a.Verb, a.Forward.MAC, a.Forward.Device, a.Forward.Remote)
 	case a.Link != nil && a.Verb == Set:
 		return fmt.Sprintf("set link %s up noarp mtu %d alias %q", a.Link.Name, a.Link.MTU, a.Link.Alias)
 	case a.Link != nil && a.Verb == Add:
@@ -96,7 +126,7 @@ func (a Action) String() string {
 	case a.Address != nil:
 		return fmt.Sprintf("%s address %s dev %s", a.Verb, a.Address.Address, a.Address.Device)
 	default:
-		return fmt.Sprintf("%s route %s", a.Verb, describe(*a.Route))
+		return fmt.Sprintf("%s route %s", a.Verb, a.Route)
 	}
 }
 
@@ -112,16 +142,23 @@ func Plan(state api.State, seen Observation) ([]Action, []api.Object) {
 		p.routes[r.To] = append(p.routes[r.To], i)
 	}
 	p.kept = make([]bool, len(seen.Tables.Routes))
+	p.lab = make([]bool, len(seen.Tables.Routes))
 	if state.Pods != nil {
 		p.gateway(*state.Pods)
 		p.directRoutes(*state.Pods)
+		p.overlay(*state.Pods)
 	} else if link := p.links[GatewayDevice]; link != nil && foreignGateway(link, p.links[gatewayPeer]) == nil {
 		p.first = append(p.first, Action{Verb: Delete, Object: Key{kindLink, GatewayDevice}, Link: &LinkChange{Name: GatewayDevice}})
 	}
+	if state.Pods == nil || state.Pods.Overlay == nil {
+		p.dropTunnel()
+	}
+	p.learnedRoutes()
 	p.staleRoutes()
 	p.sysctls()
 	p.underlay()
-	return append(p.first, p.then...), p.objects
+	p.foreign()
+	return slices.Concat(p.first, p.then, p.last), p.objects
 }
 
 type planner struct {
@@ -130,8 +167,10 @@ type planner struct {
 	links   map[string]*api.Link
 	routes  map[netip.Prefix][]int // indexes into the table, in its order
 	kept    []bool                 // of the routes in the table: ours and wanted, or spoken for
+	lab     []bool                 // of the routes in the table: the lab's, or told of beside one of its
 	first   []Action               // removals
 	then    []Action
+	last    []Action // removals of what carries packets until the rest is there
 	objects []api.Object
 }
 
@@ -252,7 +291,7 @@ func (p *planner) gatewayAddress(address netip.Prefix) {
 // directRoutes plans a route to each peer's pod CIDR, where the peer is on a
 // link of this node's.
 func (p *planner) directRoutes(pods api.PodNetwork) {
-	if !pods.DirectRoutes {
+	if !pods.DirectRoutes || pods.Overlay != nil {
 		return
 	}
 	for i, peer := range pods.Peers {
@@ -317,12 +356,12 @@ func (p *planner) route(key Key, want api.Route) {
 	case match >= 0:
 		p.kept[match] = true
 		if foreign != nil {
-			p.object(api.OwnerAgent, key, api.Drifted, fmt.Sprintf("another's route comes before it: %s. Remove that (ip route delete %[1]s)", describe(*foreign)))
+			p.object(api.OwnerAgent, key, api.Drifted, fmt.Sprintf("another's route comes before it: %s. Remove that (ip route delete %[1]s)", foreign))
 			return
 		}
 		p.object(api.OwnerAgent, key, api.InPlace, carrierReason(p.seen.Tables.Routes[match]))
 	case foreign != nil:
-		p.object(api.OwnerAgent, key, api.Drifted, fmt.Sprintf("another's route has its place: %s. Remove that (ip route delete %[1]s)", describe(*foreign)))
+		p.object(api.OwnerAgent, key, api.Drifted, fmt.Sprintf("another's route has its place: %s. Remove that (ip route delete %[1]s)", foreign))
 	case own >= 0:
 		p.kept[own] = true
 		p.want(key, Action{Verb: Replace, Route: &want})
@@ -359,48 +398,8 @@ func sameRoute(seen, want api.Route) bool {
 // gateway now.
 func (p *planner) staleRoutes() {
 	for i, r := range p.seen.Tables.Routes {
-		if r.Protocol == rtnl.RouteProtocol && !p.kept[i] {
-			p.first = append(p.first, Action{Verb: Delete, Object: Key{kindRoute, describe(r)}, Route: &p.seen.Tables.Routes[i]})
+		if own(r) && !p.kept[i] {
+			p.first = append(p.first, Action{Verb: Delete, Object: Key{kindRoute, r.String()}, Route: &p.seen.Tables.Routes[i]})
 		}
 	}
-}
-
-// describe is a route as ip-route(8) prints it, in one line.
-func describe(r api.Route) string {
-	var b strings.Builder
-	if r.Type != "unicast" && r.Type != "" {
-		b.WriteString(r.Type + " ")
-	}
-	switch {
-	case r.To.Bits() == 0:
-		b.WriteString("default")
-	case r.To.IsSingleIP():
-		b.WriteString(r.To.Addr().String())
-	default:
-		b.WriteString(r.To.String())
-	}
-	for _, hop := range r.NextHops {
-		if len(r.NextHops) > 1 {
-			b.WriteString(" nexthop")
-		}
-		if hop.Via.IsValid() {
-			b.WriteString(" via " + hop.Via.String())
-		}
-		if hop.Device != "" {
-			b.WriteString(" dev " + hop.Device)
-		}
-	}
-	if r.ProtocolName != "" {
-		b.WriteString(" proto " + r.ProtocolName)
-	}
-	if r.Scope == "link" || r.Scope == "host" {
-		b.WriteString(" scope " + r.Scope)
-	}
-	if r.Source.IsValid() {
-		b.WriteString(" src " + r.Source.String())
-	}
-	if r.Metric != 0 {
-		fmt.Fprintf(&b, " metric %d", r.Metric)
-	}
-	return b.String()
 }

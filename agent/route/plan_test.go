@@ -57,8 +57,26 @@ func testPlan(t *testing.T, file string) {
 		seen.NoARP[link.Name] = slices.Contains(words, "noarp")
 		seen.Tables.Links = append(seen.Tables.Links, link)
 	})
+	each(section("learned"), func(words []string) {
+		if words[0] == "complete" {
+			seen.Learned.Complete = true
+			return
+		}
+		seen.Learned.Routes = append(seen.Learned.Routes, LearnedRoute{
+			Prefix: netip.MustParsePrefix(words[0]), NextHop: netip.MustParseAddr(words[2]), Peer: words[4],
+		})
+	})
 	each(section("routes"), func(words []string) { seen.Tables.Routes = append(seen.Tables.Routes, parseRoute(t, words)) })
 	each(section("lookups"), func(words []string) { seen.Peers = append(seen.Peers, parseDecision(words)) })
+	each(section("neighbours"), func(words []string) {
+		seen.Tables.Neighbours = append(seen.Tables.Neighbours, api.Neighbour{
+			Address: netip.MustParseAddr(words[0]), Device: words[2], MAC: words[4], State: strings.ToLower(words[5])})
+	})
+	each(section("forwards"), func(words []string) {
+		seen.Tables.Forwards = append(seen.Tables.Forwards, api.Forward{
+			MAC: words[0], Remote: netip.MustParseAddr(words[2]), State: words[4], Device: TunnelDevice})
+	})
+	each(section("guarded"), func(words []string) { seen.Guarded, _ = strconv.Atoi(words[0]) })
 	each(section("sysctls"), func(words []string) { seen.Sysctls = append(seen.Sysctls, SysctlValue{Value: words[0]}) })
 
 	actions, objects := Plan(state, seen)
@@ -70,6 +88,9 @@ func testPlan(t *testing.T, file string) {
 		fmt.Fprintf(&gotObjects, "%s %s %s: %s", o.Owner, o.Kind, o.Name, o.Condition)
 		if o.Reason != "" {
 			fmt.Fprintf(&gotObjects, ": %s", o.Reason)
+		}
+		if o.Cure != "" {
+			fmt.Fprintf(&gotObjects, " (%s)", o.Cure)
 		}
 		gotObjects.WriteString("\n")
 	}
@@ -96,9 +117,10 @@ func each(lines string, do func(words []string)) {
 	}
 }
 
-// parseLink reads `NAME KIND [up] [carrier] [noarp] mtu N [mark LAB,NODE] [PREFIX...]`.
+// parseLink reads `NAME KIND|- [up] [carrier] [noarp] mtu N [mark LAB,NODE]
+// [was NAME] [id VNI dstport PORT local ADDRESS [learning]] [address MAC] [PREFIX...]`.
 func parseLink(words []string) api.Link {
-	link := api.Link{Name: words[0], Kind: words[1]}
+	link := api.Link{Name: words[0], Kind: strings.Trim(words[1], "-")}
 	for i, w := range words {
 		switch w {
 		case "up":
@@ -107,9 +129,23 @@ func parseLink(words []string) api.Link {
 			link.Carrier = true
 		case "mtu":
 			link.MTU, _ = strconv.Atoi(words[i+1])
+		case "was": // the name that the lab gave it
+			link.Alias = "labctl lab=study node=k8s-ctr interface=" + words[i+1]
 		case "mark":
 			lab, node, _ := strings.Cut(words[i+1], ",")
 			link.Alias = fmt.Sprintf("labctl-agent lab=%s node=%s interface=%s", lab, node, link.Name)
+		case "id":
+			vni, _ := strconv.Atoi(words[i+1])
+			link.VXLAN = &api.VXLAN{VNI: uint32(vni)}
+		case "dstport":
+			port, _ := strconv.Atoi(words[i+1])
+			link.VXLAN.Port = uint16(port)
+		case "local":
+			link.VXLAN.Local = netip.MustParseAddr(words[i+1])
+		case "learning":
+			link.VXLAN.Learning = true
+		case "address":
+			link.MAC = words[i+1]
 		}
 		if p, err := netip.ParsePrefix(w); err == nil {
 			link.Addresses = append(link.Addresses, p)
@@ -140,6 +176,9 @@ func parseRoute(t *testing.T, words []string) api.Route {
 			continue
 		case "nexthop":
 			continue
+		case "onlink":
+			r.NextHops[hops-1].OnLink = true
+			continue
 		}
 		value := words[i+1]
 		switch words[i] {
@@ -162,6 +201,8 @@ func parseRoute(t *testing.T, words []string) api.Route {
 			r.Source = netip.MustParseAddr(value)
 		case "metric":
 			r.Metric, _ = strconv.Atoi(value)
+		case "mtu":
+			r.MTU, _ = strconv.Atoi(value)
 		default:
 			t.Fatalf("route: %q?", words[i])
 		}

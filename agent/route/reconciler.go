@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -63,6 +64,8 @@ type Reconciler struct {
 	state   *api.State
 	version uint64 // counts the states; a repeated one counts anew
 	settled uint64 // the version that objects speak of
+	learned Learned
+	guarded int // index of the device that Guard told of
 	objects []api.Object
 	mended  map[Key]int
 }
@@ -114,9 +117,38 @@ func (r *Reconciler) Set(state api.State) {
 	signal(r.wake)
 }
 
+// Learn gives what BGP taught, in place of what was given before. The state is
+// not settled again before its routes are in place.
+func (r *Reconciler) Learn(l Learned) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if l.Complete == r.learned.Complete && slices.Equal(l.Routes, r.learned.Routes) {
+		return
+	}
+	r.learned = l
+	if r.state != nil {
+		r.version++
+	}
+	signal(r.wake)
+}
+
+// Guard tells the index of the tunnel's device when the datapath's programs are
+// on it, 0 while they are not. In a state with a cluster the device is not set up
+// before: what comes through a tunnel without programs the kernel would answer
+// itself, and break connections that the node only stands in for.
+func (r *Reconciler) Guard(index int) {
+	r.mu.Lock()
+	changed := r.guarded != index
+	r.guarded = index
+	r.mu.Unlock()
+	if changed {
+		signal(r.wake)
+	}
+}
+
 // Status is how each object of the state that was set last stands; it lacks
-// only the agent's version. Sysctls are read anew: the kernel does not tell when
-// most of them change.
+// only the agent's version. Sysctls are read anew, and so is what hands add
+// beside routes: the kernel does not tell when most of that changes.
 func (r *Reconciler) Status() api.Status {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -138,6 +170,7 @@ func (r *Reconciler) Status() api.Status {
 		settled = settled && o.Condition != api.Pending && o.Condition != api.Failed
 		objects[i] = o
 	}
+	objects = append(objects, r.kernel.strangers(r.state.Underlay)...)
 	return api.Status{Node: r.state.Node, Generation: r.state.Generation, Settled: settled, Objects: objects}
 }
 
@@ -260,7 +293,7 @@ func (r *Reconciler) quieten(ctx context.Context, calm bool) bool {
 // says whether it changed anything, and whether all went well.
 func (r *Reconciler) pass(ctx context.Context, written *uint64) (changed, healthy bool) {
 	r.mu.Lock()
-	state, version := r.state, r.version
+	state, version, learned, guarded := r.state, r.version, r.learned, r.guarded
 	r.mu.Unlock()
 	if state == nil {
 		return false, true
@@ -274,6 +307,7 @@ func (r *Reconciler) pass(ctx context.Context, written *uint64) (changed, health
 			r.report(fmt.Errorf("look at the kernel's tables: %w", err))
 			return changed, false
 		}
+		seen.Learned, seen.Guarded = learned, guarded
 		actions, objects := Plan(*state, seen)
 		todo := actions[:0:0]
 		for _, a := range actions {

@@ -59,10 +59,14 @@ func (p *planner) underlay() {
 	}
 }
 
-// judgeLink says how the link differs; empty means not at all.
+// judgeLink says how the link differs; empty means not at all. An address more
+// than it should have is an object of its own.
 func (p *planner) judgeLink(want api.UnderlayLink) string {
 	link := p.links[want.Name]
 	if link == nil {
+		if name := p.renamed(want.Name); name != "" {
+			return "renamed to " + name
+		}
 		return "gone"
 	}
 	var reasons []string
@@ -76,50 +80,81 @@ func (p *planner) judgeLink(want api.UnderlayLink) string {
 		reasons = append(reasons, fmt.Sprintf("mtu %d, not %d", link.MTU, want.MTU))
 	}
 	for _, a := range want.Addresses {
-		if !slices.Contains(link.Addresses, a) {
+		switch {
+		case !slices.Contains(link.Addresses, a):
 			reasons = append(reasons, fmt.Sprintf("address %s is gone", a))
-		}
-	}
-	for _, a := range link.Addresses {
-		if !slices.Contains(want.Addresses, a) {
-			reasons = append(reasons, fmt.Sprintf("address %s is not the lab's", a))
+		case link.Up && !a.IsSingleIP() && !p.connected(a.Masked(), want.Name):
+			reasons = append(reasons, fmt.Sprintf("its route to %s is gone", a.Masked()))
 		}
 	}
 	return strings.Join(reasons, "; ")
 }
 
+// connected says whether the link's network is routed to it. A link whose state
+// names no address of it has none.
+func (p *planner) connected(to netip.Prefix, device string) bool {
+	for _, i := range p.routes[to] {
+		if r := p.seen.Tables.Routes[i]; r.Type == "unicast" && len(r.NextHops) == 1 && r.NextHops[0].Device == device && !r.NextHops[0].Via.IsValid() {
+			return true
+		}
+	}
+	return false
+}
+
+// renamed is what a link of the lab is called now; empty where it is gone. The
+// lab's mark on it bears its name.
+func (p *planner) renamed(name string) string {
+	mark := fmt.Sprintf("%s%s node=%s interface=%s", labMark, p.state.Lab, p.state.Node, name)
+	for _, link := range p.seen.Tables.Links {
+		if link.Alias == mark {
+			return link.Name
+		}
+	}
+	return ""
+}
+
 // judgeRoute says how the route differs; empty means not at all. Of several
 // routes to the same prefix the first is the one that the kernel takes.
 func (p *planner) judgeRoute(want api.UnderlayRoute) string {
-	var first *api.Route
+	first := -1
 	for n, i := range p.routes[want.To] {
-		r := &p.seen.Tables.Routes[i]
-		if first == nil {
-			first = r
+		if first < 0 {
+			first = i
 		}
-		if !sameNextHops(*r, want.Via) {
+		if !sameUnderlay(p.seen.Tables.Routes[i], want) {
 			continue
 		}
+		p.lab[i] = true
 		if n > 0 {
-			return "another route comes before it: " + describe(*first)
+			p.lab[first] = true // it is told of here
+			return "another route comes before it: " + p.seen.Tables.Routes[first].String()
 		}
-		return carrierReason(*r)
+		return carrierReason(p.seen.Tables.Routes[i])
 	}
-	if first == nil {
+	if first < 0 {
 		return "gone"
 	}
-	return describe(*first) + " instead"
+	p.lab[first] = true
+	return p.seen.Tables.Routes[first].String() + " instead"
 }
 
-func sameNextHops(r api.Route, via []netip.Addr) bool {
-	if len(via) == 0 { // connected
-		return r.Type == "unicast" && len(r.NextHops) == 1 && !r.NextHops[0].Via.IsValid()
+// sameUnderlay compares a route with one that the lab wants.
+func sameUnderlay(r api.Route, want api.UnderlayRoute) bool {
+	if r.Type != "unicast" || r.Metric != want.Metric || !sameNextHops(r, want) {
+		return false
 	}
-	if r.Type != "unicast" || len(r.NextHops) != len(via) {
+	return !want.Static || r.ProtocolName == "static" && r.MTU == 0 && !r.Source.IsValid()
+}
+
+func sameNextHops(r api.Route, want api.UnderlayRoute) bool {
+	if len(want.Via) == 0 { // connected
+		return len(r.NextHops) == 1 && !r.NextHops[0].Via.IsValid() && (want.Device == "" || r.NextHops[0].Device == want.Device)
+	}
+	if len(r.NextHops) != len(want.Via) {
 		return false
 	}
 	for _, hop := range r.NextHops {
-		if !slices.Contains(via, hop.Via) {
+		if !slices.Contains(want.Via, hop.Via) || hop.Weight > 1 || want.Device != "" && hop.Device != want.Device {
 			return false
 		}
 	}
@@ -128,11 +163,17 @@ func sameNextHops(r api.Route, via []netip.Addr) bool {
 
 func describeUnderlay(r api.UnderlayRoute) string {
 	name := r.To.String()
-	if r.To.Bits() == 0 {
+	switch {
+	case r.To.Bits() == 0:
 		name = "default"
+	case r.To.IsSingleIP():
+		name = r.To.Addr().String()
 	}
 	for _, via := range r.Via {
 		name += " via " + via.String()
+	}
+	if len(r.Via) == 0 && r.Device != "" {
+		name += " dev " + r.Device
 	}
 	return name
 }

@@ -11,6 +11,14 @@ import "strconv"
 // is nobody's in rtnetlink.h nor in iproute2.
 const RouteProtocol = 108
 
+// BGPProtocol is what routes bear that BGP taught (RTPROT_BGP of
+// linux/rtnetlink.h), and BGPMetric the metric by which the agent knows its own:
+// FRR gives 20 to what it learns from outside.
+const (
+	BGPProtocol = 186
+	BGPMetric   = 108
+)
+
 // ProtocolName is the name of a route protocol as ip-route(8) prints it: the
 // names of linux/rtnetlink.h and iproute2's rt_protos, and the agent's own. A
 // number without a name is printed as the number.

@@ -28,7 +28,15 @@ type Route struct {
 type NextHop struct {
 	Via    netip.Addr
 	Index  int
-	Weight int // 1 where it is 0
+	Weight int  // 1 where it is 0
+	OnLink bool // Via is a neighbour, whatever the addresses of the interface say
+}
+
+func (h NextHop) flags() byte {
+	if h.OnLink {
+		return unix.RTNH_F_ONLINK
+	}
+	return 0
 }
 
 // Verb is what a [Change] does.
@@ -61,13 +69,26 @@ func (c *Conn) Change(changes []Change) ([]error, error) {
 	return errs, err
 }
 
-// Query asks the FIB for its decision; From is optional.
+// Query asks the FIB for its decision; only To must be set.
 type Query struct {
 	To, From netip.Addr
+	// In is the index of the interface that a packet came in by, which makes it
+	// one to route on; Out that of one which it must leave by.
+	In, Out int
+	Mark    uint32
+	// Protocol is the IP protocol's number, without which no port counts.
+	Protocol                    int
+	SourcePort, DestinationPort uint16
+	// Match asks for the route that matched, with its prefix and table, in place
+	// of what the kernel makes of it for this packet (RTM_F_FIB_MATCH).
+	Match bool
 }
 
 // Decision is the FIB's answer. With Err set, nothing else is.
 type Decision struct {
+	// To and Table are the route's that matched, in an answer to a Query with Match.
+	To     netip.Prefix
+	Table  int
 	Type   int // unix.RTN_UNICAST, unix.RTN_LOCAL, …
 	Via    netip.Addr
 	Index  int
@@ -117,8 +138,13 @@ func appendChange(b []byte, change Change) []byte {
 		scope = unix.RT_SCOPE_NOWHERE // matches any
 	}
 	b = appendHeader(b, kind, flags)
+	flagged := byte(0)
+	if len(r.NextHops) == 1 && change.Verb != Delete {
+		flagged = r.NextHops[0].flags()
+	}
 	b = append(b, unix.AF_INET, byte(r.To.Bits()), 0, 0,
-		unix.RT_TABLE_MAIN, byte(r.Protocol), byte(scope), byte(routeType), 0, 0, 0, 0)
+		unix.RT_TABLE_MAIN, byte(r.Protocol), byte(scope), byte(routeType))
+	b = binary.NativeEndian.AppendUint32(b, uint32(flagged))
 	b = appendAddr(b, unix.RTA_DST, r.To.Addr())
 	b = appendNextHops(b, r.NextHops)
 	b = appendAddr(b, unix.RTA_PREFSRC, r.Source)
@@ -149,7 +175,7 @@ func appendNextHops(b []byte, hops []NextHop) []byte {
 	b = appendAttribute(b, unix.RTA_MULTIPATH, nil)
 	for _, hop := range hops {
 		at := len(b)
-		b = append(b, 0, 0, 0, byte(max(0, hop.Weight-1)))
+		b = append(b, 0, 0, hop.flags(), byte(max(0, hop.Weight-1)))
 		b = binary.NativeEndian.AppendUint32(b, uint32(hop.Index))
 		b = appendAddr(b, unix.RTA_GATEWAY, hop.Via)
 		binary.NativeEndian.PutUint16(b[at:], uint16(len(b)-at))
@@ -164,9 +190,43 @@ func appendQuery(b []byte, q Query) []byte {
 	if q.From.IsValid() {
 		srcLen = 32
 	}
-	b = append(b, unix.AF_INET, 32, srcLen, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+	b = append(b, unix.AF_INET, 32, srcLen, 0, 0, 0, 0, 0)
+	b = binary.NativeEndian.AppendUint32(b, queryFlags(q))
 	b = appendAddr(b, unix.RTA_DST, q.To)
-	return appendAddr(b, unix.RTA_SRC, q.From)
+	b = appendAddr(b, unix.RTA_SRC, q.From)
+	if q.In != 0 {
+		b = appendUint32(b, unix.RTA_IIF, uint32(q.In))
+	}
+	if q.Out != 0 {
+		b = appendUint32(b, unix.RTA_OIF, uint32(q.Out))
+	}
+	if q.Mark != 0 {
+		b = appendUint32(b, unix.RTA_MARK, q.Mark)
+	}
+	if q.Protocol == 0 {
+		return b
+	}
+	b = appendPadded(b, unix.RTA_IP_PROTO, []byte{byte(q.Protocol)})
+	if q.SourcePort != 0 {
+		b = appendPadded(b, unix.RTA_SPORT, binary.BigEndian.AppendUint16(nil, q.SourcePort))
+	}
+	if q.DestinationPort != 0 {
+		b = appendPadded(b, unix.RTA_DPORT, binary.BigEndian.AppendUint16(nil, q.DestinationPort))
+	}
+	return b
+}
+
+func queryFlags(q Query) uint32 {
+	if q.Match {
+		return unix.RTM_F_FIB_MATCH | unix.RTM_F_LOOKUP_TABLE
+	}
+	return 0
+}
+
+// appendPadded appends an attribute whose value is shorter than its place.
+func appendPadded(b []byte, kind uint16, value []byte) []byte {
+	b = appendAttribute(b, kind, value)
+	return append(b, make([]byte, align(len(value))-len(value))...)
 }
 
 // appendHeader leaves length, sequence number and port to be filled in.
@@ -204,9 +264,13 @@ func parseDecision(body []byte) Decision {
 	if len(body) < unix.SizeofRtMsg {
 		return Decision{Err: errNotRoute}
 	}
-	d := Decision{Type: int(body[7])}
+	d := Decision{Type: int(body[7]), Table: int(body[4]), To: netip.PrefixFrom(netip.IPv4Unspecified(), 0)}
 	eachAttribute(body[unix.SizeofRtMsg:], func(kind uint16, value []byte) {
 		switch {
+		case kind == unix.RTA_DST && len(value) == 4 && body[1] <= 32:
+			d.To = netip.PrefixFrom(netip.AddrFrom4([4]byte(value)), int(body[1]))
+		case kind == unix.RTA_TABLE && len(value) == 4:
+			d.Table = int(binary.NativeEndian.Uint32(value))
 		case kind == unix.RTA_OIF && len(value) == 4:
 			d.Index = int(binary.NativeEndian.Uint32(value))
 		case kind == unix.RTA_GATEWAY && len(value) == 4:

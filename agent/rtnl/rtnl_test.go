@@ -260,6 +260,12 @@ func TestWatch(t *testing.T) {
 			}
 		}
 	}
+	for told := true; told; { // of the links, which come up as the kernel finds the time
+		time.Sleep(100 * time.Millisecond)
+		for told = false; len(heard) > 0; told = true {
+			<-heard
+		}
+	}
 	expect("silence", false)
 	apply(t, c, changes(Add, 100, device))
 	expect("routes of the excepted socket", false)
@@ -273,6 +279,16 @@ func TestWatch(t *testing.T) {
 	expect("rp_filter", true)
 	run(t, ns, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
 	expect("ip_forward", true)
+	run(t, ns, "ip", "neigh", "add", "192.168.10.77", "dev", "v0", "nud", "stale", "lladdr", "02:00:00:00:00:01")
+	expect("a neighbour that is not permanent", false)
+	run(t, ns, "ip", "neigh", "replace", "192.168.10.77", "dev", "v0", "nud", "permanent", "lladdr", "02:00:00:00:00:01")
+	expect("a permanent neighbour", true)
+	run(t, ns, "ip", "neigh", "del", "192.168.10.77", "dev", "v0")
+	expect("a neighbour that is gone", true)
+	run(t, ns, "ip", "link", "add", "tunnel", "type", "vxlan", "id", "1", "dstport", "8472", "local", "192.168.10.100", "nolearning")
+	expect("a tunnel", true)
+	run(t, ns, "bridge", "fdb", "add", "02:00:00:00:00:02", "dev", "tunnel", "dst", "192.168.10.101")
+	expect("a forwarding entry", true)
 	expect("silence after all", false)
 	w.Close()
 	if err := <-heard; !errors.Is(err, os.ErrClosed) {

@@ -17,8 +17,8 @@ import (
 )
 
 // Watch tells that something changed in a namespace's links, IPv4 addresses,
-// routes, or per-interface configuration (forwarding, rp_filter). It does not
-// tell what: who hears of a change looks again, so no change can be missed by
+// routes, or per-interface configuration (forwarding, rp_filter), or among the
+// neighbours and forwarding entries that somebody wrote. It does not tell what: who hears of a change looks again, so no change can be missed by
 // misreading a message.
 type Watch struct {
 	file   *os.File
@@ -58,14 +58,12 @@ func configureWatch(fd int, except uint32) error {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return err
 	}
-	if except != 0 {
-		// The filter comes first, so that no change of the excepted socket slips in.
-		if err := exceptPort(fd, except); err != nil {
-			return err
-		}
+	// The filter comes first, so that nothing slips in that it is against.
+	if err := filter(fd, except); err != nil {
+		return err
 	}
 	for _, group := range []int{
-		unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_NETCONF,
+		unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_NEIGH,
 	} {
 		if err := unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, group); err != nil {
 			return err
@@ -74,22 +72,49 @@ func configureWatch(fd int, except uint32) error {
 	return nil
 }
 
-// exceptPort makes the kernel drop notifications whose nlmsg_pid is port, so
-// that ten thousand routes of our own do not wake us ten thousand times.
-func exceptPort(fd int, port uint32) error {
-	const offset = 12 // of nlmsg_pid in struct nlmsghdr
-	// The filter loads in network order what the kernel wrote in host order.
-	var raw [4]byte
-	binary.NativeEndian.PutUint32(raw[:], port)
-	wanted := binary.BigEndian.Uint32(raw[:])
-	filter := []unix.SockFilter{
-		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: offset},
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: wanted, Jt: 0, Jf: 1},
-		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
-		{Code: unix.BPF_RET | unix.BPF_K, K: math.MaxUint32},
+// filter makes the kernel drop notifications whose nlmsg_pid is port, so that
+// ten thousand routes of our own do not wake us ten thousand times, and those of
+// neighbours that come and go by themselves: of these it passes entries that are
+// permanent, that are a tunnel's, or that are gone.
+func filter(fd int, port uint32) error {
+	const (
+		kindAt, portAt = 4, 12 // in struct nlmsghdr
+		familyAt       = 16    // of struct ndmsg behind it
+		stateAt        = 24
+	)
+	load := func(size uint16, at uint32) unix.SockFilter {
+		return unix.SockFilter{Code: unix.BPF_LD | size | unix.BPF_ABS, K: at}
 	}
-	program := unix.SockFprog{Len: uint16(len(filter)), Filter: unsafe.SliceData(filter)}
-	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &program)
+	// unless skips the next instructions where the value is another.
+	unless := func(value uint32, skip uint8) unix.SockFilter {
+		return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: value, Jf: skip}
+	}
+	and := func(value uint32) unix.SockFilter {
+		return unix.SockFilter{Code: unix.BPF_ALU | unix.BPF_AND | unix.BPF_K, K: value}
+	}
+	drop, pass := unix.SockFilter{Code: unix.BPF_RET}, unix.SockFilter{Code: unix.BPF_RET, K: math.MaxUint32}
+	var program []unix.SockFilter
+	if port != 0 { // which is the kernel's own
+		program = append(program, load(unix.BPF_W, portAt), unless(loaded32(port), 1), drop)
+	}
+	program = append(program,
+		load(unix.BPF_H, kindAt), unless(loaded16(unix.RTM_NEWNEIGH), 7), // to the end
+		load(unix.BPF_B, familyAt), unless(unix.AF_BRIDGE, 1), pass,
+		load(unix.BPF_H, stateAt), and(loaded16(unix.NUD_PERMANENT)), unless(0, 1), drop,
+		pass,
+	)
+	given := unix.SockFprog{Len: uint16(len(program)), Filter: unsafe.SliceData(program)}
+	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &given)
+}
+
+// loaded32 and loaded16 are numbers as a filter loads them: in network order what
+// the kernel wrote in host order.
+func loaded32(n uint32) uint32 {
+	return binary.BigEndian.Uint32(binary.NativeEndian.AppendUint32(nil, n))
+}
+
+func loaded16(n uint16) uint32 {
+	return uint32(binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, n)))
 }
 
 // Wait returns when something changed since the last call, having read all

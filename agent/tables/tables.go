@@ -71,10 +71,20 @@ func (r *Reader) Read() (api.Tables, error) {
 	if err != nil {
 		return t, fmt.Errorf("list neighbours: %w", err)
 	}
+	for _, link := range t.Links {
+		if link.VXLAN == nil {
+			continue
+		}
+		there, err := forwards(r.Handle, link)
+		if err != nil {
+			return t, fmt.Errorf("list the forwarding entries of %s: %w", link.Name, err)
+		}
+		t.Forwards = append(t.Forwards, there...)
+	}
 	return t, nil
 }
 
-// ReadRouting is [Reader.Read] without the neighbours.
+// ReadRouting is [Reader.Read] without neighbours and forwarding entries.
 func (r *Reader) ReadRouting() (api.Tables, error) {
 	var t api.Tables
 	configs, err := rtnl.List(r.configurations)
@@ -124,6 +134,7 @@ func links(h *netlink.Handle, configs map[int]config) ([]api.Link, error) {
 			Carrier:    attrs.RawFlags&unix.IFF_LOWER_UP != 0,
 			Forwarding: configs[attrs.Index].forwarding,
 			RPFilter:   max(configs[attrs.Index].rpFilter, configs[configAll].rpFilter),
+			VXLAN:      vxlan(l),
 		}
 		for _, a := range addresses {
 			if a.LinkIndex == attrs.Index {
@@ -134,6 +145,15 @@ func links(h *netlink.Handle, configs map[int]config) ([]api.Link, error) {
 	}
 	slices.SortFunc(list, func(a, b api.Link) int { return cmp.Compare(a.Index, b.Index) })
 	return list, nil
+}
+
+// vxlan is nil for all other kinds.
+func vxlan(l netlink.Link) *api.VXLAN {
+	v, ok := l.(*netlink.Vxlan)
+	if !ok {
+		return nil
+	}
+	return &api.VXLAN{VNI: uint32(v.VxlanId), Port: uint16(v.Port), Local: toAddr(v.SrcAddr), Learning: v.Learning, External: v.FlowBased}
 }
 
 // mac is empty for tunnels, which have an IP address in its place or none. The
@@ -195,6 +215,7 @@ func nextHop(via net.IP, index, flags, weight int, names map[int]string) api.Nex
 		Via:      toAddr(via),
 		Device:   deviceName(index, names),
 		Weight:   weight,
+		OnLink:   flags&unix.RTNH_F_ONLINK != 0,
 		Dead:     flags&unix.RTNH_F_DEAD != 0,
 		LinkDown: flags&unix.RTNH_F_LINKDOWN != 0,
 	}
@@ -221,6 +242,24 @@ func neighbours(h *netlink.Handle, names map[int]string) ([]api.Neighbour, error
 	}
 	slices.SortFunc(list, func(a, b api.Neighbour) int {
 		return cmp.Or(cmp.Compare(a.Device, b.Device), a.Address.Compare(b.Address))
+	})
+	return list, nil
+}
+
+// forwards leaves out what the device knows of itself, without another node.
+func forwards(h *netlink.Handle, link api.Link) ([]api.Forward, error) {
+	found, err := rtnl.List(func() ([]netlink.Neigh, error) { return h.NeighList(link.Index, unix.AF_BRIDGE) })
+	if err != nil {
+		return nil, err
+	}
+	var list []api.Forward
+	for _, n := range found {
+		if n.LinkIndex == link.Index && len(n.IP) > 0 {
+			list = append(list, api.Forward{Device: link.Name, MAC: n.HardwareAddr.String(), Remote: toAddr(n.IP), State: forwardState(n.State)})
+		}
+	}
+	slices.SortFunc(list, func(a, b api.Forward) int {
+		return cmp.Or(cmp.Compare(a.MAC, b.MAC), a.Remote.Compare(b.Remote))
 	})
 	return list, nil
 }

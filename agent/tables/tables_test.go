@@ -81,9 +81,13 @@ func busy(t *testing.T) *nstest.Namespace {
 		"neigh add 192.168.10.7 lladdr 02:00:00:00:00:07 dev eth1 nud permanent",
 		"neigh add 192.168.10.8 lladdr 02:00:00:00:00:08 dev eth1 nud stale",
 		"link set eth3 up",
+		"link add tunnel type vxlan id 7 dstport 8472 local 192.168.10.100 nolearning",
+		"link set tunnel up",
+		"route add 172.26.0.0/16 via 172.26.0.1 dev tunnel onlink mtu 1450",
 	} {
 		ns.IP(line)
 	}
+	ns.Run("bridge", "fdb", "add", "02:00:00:00:00:26", "dev", "tunnel", "dst", "192.168.10.101")
 	peer.IP("link set p3 down")
 	ns.Run("sh", "-c", "cd /proc/sys/net/ipv4; echo 1 > ip_forward; echo 0 > conf/eth2/forwarding; echo 2 > conf/eth1/rp_filter; echo 1 > conf/all/rp_filter")
 	_ = ns.Command(t.Context(), "ping", "-c1", "-W1", "192.168.10.200").Run()
@@ -167,6 +171,37 @@ func TestTablesAgreeWithIP(t *testing.T) {
 	}
 }
 
+// The far ends of a tunnel, as bridge-fdb(8) has them too.
+func TestForwardsAgreeWithBridge(t *testing.T) {
+	ns := busy(t)
+	got, err := open(t, ns).Read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var entries []struct {
+		Device string     `json:"ifname"`
+		MAC    string     `json:"mac"`
+		Remote netip.Addr `json:"dst"`
+		State  string     `json:"state"`
+	}
+	if err := json.Unmarshal([]byte(ns.Run("bridge", "-j", "fdb", "show", "dev", "tunnel")), &entries); err != nil {
+		t.Fatal(err)
+	}
+	var forwards []api.Forward
+	for _, e := range entries {
+		e.Device = "tunnel" // which bridge leaves out when it is asked for one
+		forwards = append(forwards, api.Forward(e))
+	}
+	same(t, "forwards", got.Forwards, forwards)
+	for _, l := range got.Links {
+		var want *api.VXLAN
+		if l.Name == "tunnel" {
+			want = &api.VXLAN{VNI: 7, Port: 8472, Local: netip.MustParseAddr("192.168.10.100")}
+		}
+		same(t, l.Name, l.VXLAN, want)
+	}
+}
+
 func (l ipLink) tables(filters map[string]int) api.Link {
 	link := api.Link{
 		Index: l.Index, Name: l.Name, Kind: l.Info.Kind, Alias: l.Alias, MAC: l.MAC, MTU: l.MTU,
@@ -204,7 +239,8 @@ func (r ipRoute) tables() api.Route {
 		route.MTU = r.Metrics[0].MTU
 	}
 	if r.Device != "" {
-		route.NextHops = []api.NextHop{{Via: r.Via, Device: r.Device, LinkDown: slices.Contains(r.Flags, "linkdown"), Dead: slices.Contains(r.Flags, "dead")}}
+		route.NextHops = []api.NextHop{{Via: r.Via, Device: r.Device, OnLink: slices.Contains(r.Flags, "onlink"),
+			LinkDown: slices.Contains(r.Flags, "linkdown"), Dead: slices.Contains(r.Flags, "dead")}}
 	}
 	for _, hop := range r.Hops {
 		route.NextHops = append(route.NextHops, api.NextHop{Via: hop.Via, Device: hop.Device, Weight: hop.Weight,

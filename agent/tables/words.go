@@ -87,3 +87,17 @@ func neighbourState(state int) string {
 	}
 	return strings.Join(words, ",")
 }
+
+// forwardState is bridge-fdb(8)'s word: permanent, static, stale, or none for an
+// entry that was learned and is in use.
+func forwardState(state int) string {
+	switch {
+	case state&netlink.NUD_PERMANENT != 0:
+		return "permanent"
+	case state&netlink.NUD_NOARP != 0:
+		return "static"
+	case state&netlink.NUD_STALE != 0:
+		return "stale"
+	}
+	return ""
+}

@@ -24,7 +24,8 @@ struct node_config {
 	__u32 age_syn;
 	__u32 age_any;
 	__u32 age_closing;
-	__u32 pad;
+	__be16 tunnel_port; /* UDP, by which nodes carry each other's pods' packets; 0 without a tunnel */
+	__u16 pad;
 };
 
 volatile const struct node_config config = {};

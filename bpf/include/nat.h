@@ -120,6 +120,12 @@ INLINE bool is_pod_here(__be32 addr)
 	return endpoint && endpoint->addr == addr && !(endpoint->flags & ENDPOINT_HOST);
 }
 
+/* By the tunnel the node is known as its pods' gateway, and pods as themselves. */
+INLINE bool is_overlay(const struct device *device)
+{
+	return is_local_pod(device->addr);
+}
+
 /* In the order that Cilium decides in. That it is a reply, which ends the
  * question too, the flow has told before. */
 INLINE enum decision nat_decide(const struct tuple *tuple, const struct flow *flow,
@@ -129,11 +135,14 @@ INLINE enum decision nat_decide(const struct tuple *tuple, const struct flow *fl
 		return is_nat_port(tuple->proto, tuple->sport) ? DECISION_RESERVE : DECISION_KEEP;
 	if (flow && flow->flags & FLOW_EXTERNAL)
 		return DECISION_TRANSLATE;
-	if (!config.masquerade || is_native(tuple->daddr))
+	if (!config.masquerade || is_native(tuple->daddr) || is_overlay(device))
 		return DECISION_KEEP;
 	if (!is_pod_here(tuple->saddr)) /* the node, or somebody who is routed */
 		return DECISION_KEEP;
-	if (in_nonmasquerade(tuple->daddr) || is_remote_node(tuple->daddr))
+	if (in_nonmasquerade(tuple->daddr))
+		return DECISION_KEEP;
+	/* With a tunnel nobody but the nodes at its ends need know of pods. */
+	if (!config.tunnel_port && is_remote_node(tuple->daddr))
 		return DECISION_KEEP;
 	return DECISION_TRANSLATE;
 }

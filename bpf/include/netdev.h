@@ -90,14 +90,30 @@ INLINE int netdev_request(struct __sk_buff *ctx, struct packet *packet, struct s
 	return pod_request(ctx, packet, NULL, &begun, story);
 }
 
-/* What most packets for a pod are: in the middle of a flow. */
+/* A packet that carries another one from node to node. It is no flow: what it
+ * carries is looked at on the tunnel's own device. */
+INLINE bool is_carrier(const struct packet *packet)
+{
+	return config.tunnel_port && packet->tuple.proto == PROTO_UDP &&
+	       packet->tuple.dport == config.tunnel_port && !is_error(packet) &&
+	       !is_local_pod(packet->saddr) && !is_local_pod(packet->daddr);
+}
+
+/* What most packets for a pod are: in the middle of a flow, or carried. */
 INLINE bool netdev_to_pod_common(struct __sk_buff *ctx, struct story *story, int *verdict)
 {
 	struct headers headers;
 	struct packet packet;
 	struct ongoing found;
 
-	if (!open_common(ctx, &packet, &headers, story) || !is_local_pod(packet.tuple.daddr))
+	if (!open_common(ctx, &packet, &headers, story))
+		return false;
+	if (is_carrier(&packet)) {
+		*verdict = 0;
+		story->state = STATE_UNKNOWN;
+		return true;
+	}
+	if (!is_local_pod(packet.tuple.daddr))
 		return false;
 	found = flow_find_common(&packet, SIDE_FRONTEND, story);
 	if (found.way == WAY_NONE)
@@ -107,6 +123,17 @@ INLINE bool netdev_to_pod_common(struct __sk_buff *ctx, struct story *story, int
 	else
 		*verdict = pod_request(ctx, &packet, &headers, found.flow, story);
 	return true;
+}
+
+/* Whether a packet that came by the tunnel pretends to come from this node: who
+ * can send to the tunnel's port could pass for a neighbour of its pods. */
+INLINE bool is_pretender(struct __sk_buff *ctx, struct story *story)
+{
+	if (ctx->protocol != bpf_htons(ETHERTYPE_IPV4) ||
+	    bpf_skb_load_bytes(ctx, sizeof(struct ethernet) + __builtin_offsetof(struct ipv4, saddr),
+			       &story->saddr, sizeof(story->saddr)))
+		return false;
+	return is_local_pod(story->saddr);
 }
 
 /* The gateway's address lies among those of the pods, and is the node's: by an
@@ -141,6 +168,8 @@ INLINE int from_netdev_packet(struct __sk_buff *ctx, struct story *story)
 	}
 	if (is_local_pod(packet.tuple.daddr) && !is_gateway(packet.tuple.daddr))
 		return netdev_to_pod(ctx, &packet, story);
+	if (is_carrier(&packet))
+		return 0;
 	nat = nat_lookup(&packet, story);
 	if (nat)
 		return netdev_reply(ctx, &packet, nat, story);
@@ -222,6 +251,8 @@ INLINE int to_netdev_packet(struct __sk_buff *ctx, struct story *story)
 		return 0;
 	if (rc < 0)
 		return rc;
+	if (is_carrier(&packet))
+		return 0;
 	found = flow_find(&packet, SIDE_BACKEND, packet.tuple.daddr);
 	if (found.flow && found.way == WAY_REPLY) {
 		struct tuple to = towards_client(&packet.tuple, found.flow);

@@ -88,7 +88,7 @@ func golden(t *testing.T, name, got string) {
 
 func TestHealthyLabs(t *testing.T) {
 	for _, lab := range []struct{ name, stage string }{
-		{"native-routing", "baseline"}, {"native-routing", "static-routes"}, {"router-chain", "baseline"}, {"redundant-square", "baseline"},
+		{"native-routing", "baseline"}, {"native-routing", "static-routes"}, {"native-routing", "overlay"}, {"router-chain", "baseline"}, {"redundant-square", "baseline"},
 	} {
 		t.Run(lab.name+"-"+lab.stage, func(t *testing.T) {
 			r := verify(t, lab.name, lab.stage, nil)
@@ -195,6 +195,23 @@ func TestFaults(t *testing.T) {
 		{"duplicate-address", "baseline", func(s *simulator) {
 			l := s.link("k8s-w1", "eth1")
 			l.Addresses = append(l.Addresses, netip.MustParsePrefix("192.168.10.100/24"))
+		}},
+		{"tunnel-underlay-route", "overlay", func(s *simulator) { s.delete("k8s-ctr", "192.168.20.0/24") }},
+		{"tunnel-firewall", "overlay", func(s *simulator) { s.drop["router"] = true }},
+		{"tunnel-entry-gone", "overlay", func(s *simulator) {
+			t := s.link("k8s-w1", "labctl_vxlan").Tunnel
+			t.Remotes = t.Remotes[:1]
+		}},
+		{"tunnel-entry-wrong", "overlay", func(s *simulator) {
+			s.link("k8s-w0", "labctl_vxlan").Tunnel.Remotes[0].Node = netip.MustParseAddr("192.168.20.200")
+		}},
+		{"tunnel-down", "overlay", func(s *simulator) { s.down("k8s-w0", "labctl_vxlan") }},
+		{"tunnel-route-mtu", "overlay", func(s *simulator) {
+			for i, r := range s.node("k8s-ctr").Routes {
+				if r.MTU != 0 {
+					s.node("k8s-ctr").Routes[i].MTU = 0
+				}
+			}
 		}},
 		{"router-agent-dead", "baseline", func(s *simulator) { s.dead["router"] = true }},
 		{"agent-dead", "baseline", func(s *simulator) { s.dead["k8s-w1"] = true }},

@@ -18,7 +18,7 @@ func tablesOf(name string, t api.Tables) path.Node {
 		}
 		n.Links = append(n.Links, path.Link{
 			Name: l.Name, Kind: l.Kind, MTU: l.MTU, Up: l.Up, Carrier: l.Carrier, Addresses: l.Addresses,
-			Forwarding: l.Forwarding, RPFilter: l.RPFilter,
+			Forwarding: l.Forwarding, RPFilter: l.RPFilter, Tunnel: tunnelOf(l, t),
 		})
 	}
 	for _, r := range t.Routes {
@@ -32,6 +32,23 @@ func tablesOf(name string, t api.Tables) path.Node {
 		n.Routes = append(n.Routes, route)
 	}
 	return n
+}
+
+// tunnelOf is how a tunnel's device carries packets: a neighbour entry gives a
+// next hop a MAC address, and a forwarding entry gives that a node.
+func tunnelOf(l api.Link, t api.Tables) *path.Tunnel {
+	if l.VXLAN == nil {
+		return nil
+	}
+	tunnel := &path.Tunnel{VNI: l.VXLAN.VNI, Port: l.VXLAN.Port, Local: l.VXLAN.Local}
+	for _, n := range t.Neighbours {
+		for _, f := range t.Forwards {
+			if n.Device == l.Name && f.Device == l.Name && n.MAC == f.MAC && n.MAC != "" {
+				tunnel.Remotes = append(tunnel.Remotes, path.Remote{Via: n.Address, Node: f.Remote})
+			}
+		}
+	}
+	return tunnel
 }
 
 // observedLab is the lab as its kernels hold it. A node of which nothing could

@@ -171,7 +171,7 @@ func (s *services) chooseAskers() {
 		}
 	}
 	if left > 0 {
-		s.warn(fmt.Sprintf("of %d pods %d ask nothing: the first %d of each node ask for all", len(s.cluster.Pods), left, max(perNode, 1)))
+		s.warn(s.say.Sprintf("of %d pods %d ask nothing: the first %d of each node ask for all", len(s.cluster.Pods), left, max(perNode, 1)))
 	}
 }
 
@@ -186,7 +186,7 @@ func (s *services) addRow(a asker, t api.FetchTarget) int {
 // a pod's.
 func (s *services) flowTo(a asker, to end) int {
 	from := end{node: a.node, pods: a.pod != "", address: a.address, pod: a.pod}
-	if a.pod != "" && s.masqueraded(to.address) {
+	if a.pod != "" && s.masqueraded(a.node, to.address) {
 		from.pods, from.address = false, s.egress(a.node, to.address)
 	}
 	if i, ok := s.flowAt[[2]end{from, to}]; ok {
@@ -215,21 +215,31 @@ func (s *services) exception(from, to end) *topo.Exception {
 }
 
 // masqueraded says whether a pod's packets to the address bear its node's: they
-// leave the native CIDR, and not for another node (cilium, masquerading.rst).
-func (s *services) masqueraded(to netip.Addr) bool {
+// leave the native CIDR, and not for another node, unless pods are behind a
+// tunnel (cilium, masquerading.rst).
+func (s *services) masqueraded(from string, to netip.Addr) bool {
 	if !s.cluster.Masquerade || s.cluster.NativeCIDR.Contains(to) {
 		return false
+	}
+	if s.topology.Cluster.RoutingMode == topo.RoutingVXLAN {
+		n, _ := s.healthy.Node(from)
+		return !n.Owns(to)
 	}
 	return !slices.ContainsFunc(s.cluster.Nodes, func(n api.Node) bool { return n.Address == to || slices.Contains(n.Addresses, to) })
 }
 
 // egresses are the addresses that may stand for a node's pods on the way to an
-// address: the first of each device that the packet can leave by.
+// address: the first of each device that the packet can leave by; by a tunnel,
+// the gateway of its pods.
 func (s *services) egresses(node string, to netip.Addr) []netip.Addr {
 	n, _ := s.healthy.Node(node)
 	var addresses []netip.Addr
-	for _, hop := range n.Lookup(to).NextHops {
-		if link, _ := n.Link(hop.Device); len(link.Addresses) > 0 {
+	d := n.Lookup(to)
+	for _, hop := range d.NextHops {
+		switch link, _ := n.Link(hop.Device); {
+		case link.Tunnel != nil:
+			addresses = include(addresses, n.SourceFor(d, hop))
+		case len(link.Addresses) > 0:
 			addresses = include(addresses, link.Addresses[0].Addr())
 		}
 	}

@@ -19,14 +19,15 @@ type leg []sighting
 
 // legs splits what was seen of one probe into the request's way and the
 // reply's. The order of each comes from the TTL, which every node lowers, so
-// that the nodes' clocks need not agree.
+// that the nodes' clocks need not agree. In a tunnel it is the carrier's that the
+// nodes lower.
 func legs(seen []sighting) (there, back leg) {
 	seen = slices.Clone(seen)
 	slices.SortStableFunc(seen, func(a, b sighting) int {
 		if a.TTL != b.TTL {
 			return b.TTL - a.TTL
 		}
-		return cmp.Compare(order(a), order(b))
+		return cmp.Or(cmp.Compare(stretch(a), stretch(b)), b.CarrierTTL-a.CarrierTTL, cmp.Compare(order(a), order(b)))
 	})
 	for _, s := range seen {
 		if s.Reply {
@@ -36,6 +37,17 @@ func legs(seen []sighting) (there, back leg) {
 		}
 	}
 	return there, back
+}
+
+// stretch puts into a tunnel before through it before out of it.
+func stretch(s sighting) int {
+	switch {
+	case s.CarrierTTL > 0:
+		return 1
+	case s.Outgoing:
+		return 0
+	}
+	return 2
 }
 
 // order puts leaving a node before arriving at the next with the same TTL.
@@ -48,7 +60,7 @@ func order(s sighting) int {
 
 // arrived says whether the packet came in at the node that holds its destination.
 func (l leg) arrived(node string) bool {
-	return len(l) > 0 && !l.last().Outgoing && l.last().node == node
+	return len(l) > 0 && !l.last().Outgoing && l.last().CarrierTTL == 0 && l.last().node == node
 }
 
 func (l leg) last() sighting { return l[len(l)-1] }

@@ -57,9 +57,24 @@ func (s *simulator) Tables(_ context.Context, node string) (api.Tables, error) {
 			Name: l.Name, Kind: l.Kind, MAC: "mac of " + node + " " + l.Name, MTU: l.MTU, Up: l.Up, Carrier: l.Carrier, Addresses: l.Addresses,
 			Forwarding: l.Forwarding, RPFilter: l.RPFilter,
 		})
+		if l.Tunnel == nil {
+			continue
+		}
+		t.Links[len(t.Links)-1].VXLAN = &api.VXLAN{VNI: l.Tunnel.VNI, Port: l.Tunnel.Port, Local: l.Tunnel.Local}
+		for _, r := range l.Tunnel.Remotes {
+			// The MAC address of the other end is made of the next hop here.
+			mac := "mac of " + r.Via.String()
+			t.Neighbours = append(t.Neighbours, api.Neighbour{Address: r.Via, Device: l.Name, MAC: mac, State: "permanent"})
+			t.Forwards = append(t.Forwards, api.Forward{Device: l.Name, MAC: mac, Remote: r.Node, State: "permanent"})
+		}
+	}
+	for _, a := range n.Links { // by which it is known to the other ends
+		if a.Name == path.GatewayDevice {
+			t.Links = append(t.Links, api.Link{Name: "lo", MAC: "mac of " + a.Addresses[0].Addr().String()})
+		}
 	}
 	for _, r := range n.Routes {
-		route := api.Route{To: r.To, Type: r.Type, ProtocolName: r.Protocol, Scope: r.Scope, Source: r.Source, Metric: r.Metric}
+		route := api.Route{To: r.To, Type: r.Type, ProtocolName: r.Protocol, Scope: r.Scope, Source: r.Source, Metric: r.Metric, MTU: r.MTU}
 		for _, h := range r.NextHops {
 			route.NextHops = append(route.NextHops, api.NextHop{Via: h.Via, Device: h.Device})
 		}
@@ -91,8 +106,19 @@ func (s *simulator) Lookup(_ context.Context, node string, queries []api.Lookup)
 
 // follow is the one way that this lab's kernels send a packet, cut short at a node that drops.
 func (s *simulator) follow(from string, source, to netip.Addr) path.Path {
-	p := s.lab.Trace(from, source, to)[0]
+	return s.cut(s.lab.Trace(from, source, to)[0], to)
+}
+
+func (s *simulator) cut(p path.Path, to netip.Addr) path.Path {
 	for i, h := range p.Hops {
+		if h.Carrier != nil {
+			carrier := s.cut(*h.Carrier, h.Carrier.To)
+			p.Hops[i].Carrier = &carrier
+			if carrier.Fate != path.Delivered {
+				p.Hops, p.Fate = p.Hops[:i+1], carrier.Fate
+				return p
+			}
+		}
 		switch {
 		case i > 0 && s.drop[h.Node] && h.Out != "", s.rules[h.Node] == to:
 			p.Hops = p.Hops[:i+1]
@@ -119,11 +145,29 @@ func (s *simulator) sight(p path.Path, probe uint32, reply bool) {
 			at.Device, at.TTL = h.In, 64-i+1
 			s.seen[h.Node] = append(s.seen[h.Node], at)
 		}
+		if h.Carrier != nil {
+			at.TTL = 64 - i
+			s.sightCarrier(*h.Carrier, at)
+		}
 		if h.Out != "" {
 			if a, ok := s.nat[h.Node]; ok {
 				source = a
 			}
 			at.Device, at.TTL, at.Outgoing, at.From = h.Out, 64-i, true, source
+			s.seen[h.Node] = append(s.seen[h.Node], at)
+		}
+	}
+}
+
+// sightCarrier lets nodes see what carries a packet.
+func (s *simulator) sightCarrier(carrier path.Path, at api.Sighting) {
+	for i, h := range carrier.Hops {
+		if i > 0 {
+			at.Device, at.CarrierTTL, at.Outgoing = h.In, 64-i+1, false
+			s.seen[h.Node] = append(s.seen[h.Node], at)
+		}
+		if h.Out != "" {
+			at.Device, at.CarrierTTL, at.Outgoing = h.Out, 64-i, true
 			s.seen[h.Node] = append(s.seen[h.Node], at)
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/native-routing/labctl/labctl/lab"
+	"github.com/native-routing/labctl/labctl/lang"
 	"github.com/native-routing/labctl/labctl/manifest"
 	"github.com/native-routing/labctl/labctl/ui"
 	"github.com/native-routing/labctl/labctl/workload"
@@ -115,9 +116,14 @@ type app struct {
 	Program
 	lab      string
 	provider string
-	dataDir  string
-	runDir   string
-	quiet    bool
+	// virtualizer is what runs the VMs of a new lab, in place of the topology's choice.
+	virtualizer string
+	hostOnly    bool
+	dataDir     string
+	runDir      string
+	quiet       bool
+	// say puts sentences into the student's language.
+	say lang.Printer
 }
 
 func newRoot(a *app) *cobra.Command {
@@ -135,11 +141,14 @@ func newRoot(a *app) *cobra.Command {
 	f.StringVar(&a.dataDir, "data-dir", cmp.Or(a.Getenv("LABCTL_DATA_DIR"), defaultDataDir()), "where labctl keeps its state (LABCTL_DATA_DIR)")
 	f.StringVar(&a.runDir, "run-dir", cmp.Or(a.Getenv("LABCTL_RUN_DIR"), "/run/labctl"), "where the nodes' namespaces and sockets are (LABCTL_RUN_DIR)")
 	f.BoolVarP(&a.quiet, "quiet", "q", false, "say nothing of what is under way")
+	a.addLanguage(root)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath())}
 	})
 	for _, c := range []func(*app) *cobra.Command{
-		newUp, newDown, newHalt, newStart, newStatus, newVerify, newParity, newGet, newApply, newDelete, newExec, newSSH, newCapture, newSSHConfig, newDbg, newDoctor, newTopology, newVersion,
+		newUp, newDown, newHalt, newStart, newStatus, newStage, newReset,
+		newVerify, newExplain, newCapture, newParity, newGet, newApply, newDelete,
+		newExec, newSSH, newSSHConfig, newDbg, newDoctor, newTopology, newVersion,
 	} {
 		root.AddCommand(c(a))
 	}

@@ -38,6 +38,7 @@ func newDoctor(a *app) *cobra.Command {
 		},
 		ValidArgsFunction: completeTopologies,
 	}
+	a.addVirtualizer(cmd)
 	addOutput(cmd, output)
 	return cmd
 }

@@ -15,18 +15,28 @@ import (
 	"github.com/native-routing/labctl/labctl/lab"
 	"github.com/native-routing/labctl/labctl/ui"
 	"github.com/native-routing/labctl/provision"
+	"github.com/native-routing/labctl/provision/inventory"
+	"github.com/native-routing/labctl/provision/machine"
 	"github.com/native-routing/labctl/provision/netns"
+	"github.com/native-routing/labctl/provision/vagrant"
 	"github.com/native-routing/labctl/topologies/topo"
 )
 
 // providerNames are what a lab can stand on, the default first.
-func providerNames() []string { return []string{netns.Name} }
+func providerNames() []string { return []string{netns.Name, vagrant.Name, inventory.Name} }
 
 // newProvider returns the provider of that name. tell hears what each node is at.
 func (a *app) newProvider(name string, tell func(node, what string)) (provision.Provider, error) {
 	switch name {
 	case netns.Name:
 		return netns.New(netns.Options{RunDir: a.runDir, DataDir: a.dataDir}), nil
+	case vagrant.Name:
+		return vagrant.New(vagrant.Options{
+			DataDir: a.dataDir, HostOnly: a.hostOnly, Tell: tell,
+			Machines: machine.New(machine.Options{DataDir: a.dataDir, Tell: tell}),
+		}), nil
+	case inventory.Name:
+		return inventory.New(inventory.Options{DataDir: a.dataDir, Tell: tell}), nil
 	}
 	return nil, usageError{fmt.Errorf("--provider %s: there is no such provider; there are %s", name, strings.Join(providerNames(), ", "))}
 }
@@ -40,7 +50,7 @@ func (a *app) open(name string, story *ui.Progress) (*lab.Lab, error) {
 		return nil, err
 	}
 	return &lab.Lab{
-		Name: name, Provider: provider, Store: store, Agent: embedded.Binary, Version: a.Version, Story: storyOf{story},
+		Name: name, Provider: provider, Store: store, Agent: embedded.Binary, Version: a.Version, Story: storyOf{story}, Say: a.say,
 	}, nil
 }
 

@@ -41,7 +41,7 @@ Ansible inventory (-o ansible). Nodes that are namespaces have no SSH: see labct
 			case sshFormat:
 				return writeSSHConfig(a.Out, l, hosts)
 			case ansibleFormat:
-				return ui.Write(a.Out, ui.YAML, inventory(l, hosts), nil)
+				return ui.Write(a.Out, ui.YAML, ansible(l, hosts), nil)
 			}
 			return ui.Write(a.Out, output.Format, hosts, nil)
 		},
@@ -86,7 +86,7 @@ type ansibleHost struct {
 	SSHArgs string `json:"ansible_ssh_common_args"`
 }
 
-func inventory(l *lab.Lab, hosts []provision.SSHHost) ansibleInventory {
+func ansible(l *lab.Lab, hosts []provision.SSHHost) ansibleInventory {
 	group := ansibleGroup{Hosts: map[string]ansibleHost{}}
 	for _, h := range hosts {
 		group.Hosts[h.Node] = ansibleHost{

@@ -35,6 +35,7 @@ It is safe to repeat and to interrupt: what is as it should be is left alone.`,
 		ValidArgsFunction: completeTopologies,
 	}
 	cmd.Flags().StringVar(&stage, "stage", "", "the stage to enter; by default the one that the lab is in, or the topology's first")
+	a.addVirtualizer(cmd)
 	addOutput(cmd, output)
 	return cmd
 }

@@ -42,6 +42,9 @@ func (a *app) wanted(args []string) (lab.Wanted, error) {
 	if err != nil {
 		return lab.Wanted{}, err
 	}
+	if err := a.chooseVirtualizer(t); err != nil {
+		return lab.Wanted{}, err
+	}
 	objects, err := a.workloads(t, source)
 	if err != nil {
 		return lab.Wanted{}, err

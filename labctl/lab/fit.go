@@ -73,7 +73,7 @@ func (l *Lab) lock(ctx context.Context) (func(), error) {
 // remember writes what is asked for, before the first change.
 func (l *Lab) remember(w Wanted) (Saved, []workload.Change, error) {
 	saved := Saved{
-		Topology: w.Topology, Source: w.Source, Digest: w.Digest, Stage: w.Stage,
+		Topology: w.Topology, Source: w.Source, Digest: w.Digest,
 		Provider: l.Provider.Name(), Version: l.Version, Since: time.Now().UTC(),
 	}
 	var shipped []manifest.Ref
@@ -82,7 +82,9 @@ func (l *Lab) remember(w Wanted) (Saved, []workload.Change, error) {
 			return saved, nil, fmt.Errorf("lab %s stands on %s, not on %s: take it down first (labctl down --lab %s)", l.Name, old.Provider, saved.Provider, l.Name)
 		}
 		saved.Since, saved.Uplinks, saved.Workloads, shipped = old.Since, old.Uplinks, old.Workloads, old.Shipped
+		saved.Stage, saved.History = old.Stage, old.History
 	}
+	saved = saved.enter(w.Stage)
 	changes, err := furnish(&saved, shipped, w.Objects)
 	if err != nil {
 		return saved, nil, fmt.Errorf("workloads: %w", err)

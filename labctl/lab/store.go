@@ -37,10 +37,12 @@ type Saved struct {
 	Topology *topo.Topology `json:"topology"`
 	// Source is the file, or the name of a shipped topology; Digest is the
 	// SHA-256 of its content, in hex.
-	Source   string `json:"source"`
-	Digest   string `json:"digest"`
-	Stage    string `json:"stage,omitempty"`
-	Provider string `json:"provider"`
+	Source string `json:"source"`
+	Digest string `json:"digest"`
+	Stage  string `json:"stage,omitempty"`
+	// History are the stages that the lab was in before, the last one at the end.
+	History  []string `json:"history,omitempty"`
+	Provider string   `json:"provider"`
 	// Uplinks are as they were when the nodes were looked at last.
 	Uplinks topo.Uplinks `json:"uplinks,omitempty"`
 	Version string       `json:"version"`
@@ -49,6 +51,35 @@ type Saved struct {
 	// the topology brought.
 	Workloads workload.Set   `json:"workloads"`
 	Shipped   []manifest.Ref `json:"shipped,omitempty"`
+}
+
+// maxHistory bounds how far undo goes back.
+const maxHistory = 100
+
+// enter is what is asked for when the lab enters a stage: its last one becomes
+// history. To enter the stage that it is in changes nothing.
+func (s Saved) enter(stage string) Saved {
+	if s.Stage != "" && s.Stage != stage {
+		history := append(slices.Clone(s.History), s.Stage)
+		s.History = history[max(0, len(history)-maxHistory):]
+	}
+	s.Stage = stage
+	return s
+}
+
+// back is what is asked for when the lab goes back to the stage before; false
+// where there was none. Stages that the topology has no more are passed over.
+func (s Saved) back() (Saved, bool) {
+	history := slices.Clone(s.History)
+	for len(history) > 0 {
+		last := history[len(history)-1]
+		history = history[:len(history)-1]
+		if _, ok := s.Topology.Stages.Get(last); ok {
+			s.Stage, s.History = last, history
+			return s, true
+		}
+	}
+	return s, false
 }
 
 // Labs lists the labs that were brought up and not yet down, by name.

@@ -175,7 +175,7 @@ func summary(changes []provision.Change) string {
 		return "unchanged"
 	}
 	var parts []string
-	for _, verb := range []provision.Verb{provision.Created, provision.Started, provision.Changed, provision.Removed} {
+	for _, verb := range []provision.Verb{provision.Created, provision.Started, provision.Changed, provision.Stopped, provision.Removed} {
 		n := 0
 		for _, c := range changes {
 			if c.Verb == verb {

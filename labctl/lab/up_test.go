@@ -28,6 +28,7 @@ type stage struct {
 	wanted   Wanted
 
 	mu      sync.Mutex
+	drifts  map[string][]api.Object // by node
 	states  map[string]api.State
 	servers map[string]*httptest.Server // by node
 }
@@ -79,10 +80,12 @@ func (s *stage) serve(_, node string, _ provision.Service) {
 		s.states[node] = state
 		return api.Applied{Generation: state.Generation, Changed: changed}, nil
 	})
+	api.GetTables.Handle(mux, func(context.Context, api.None) (api.Tables, error) { return api.Tables{}, nil })
+	api.GetMaps.Handle(mux, func(context.Context, api.None) (api.Maps, error) { return api.Maps{}, nil })
 	api.GetStatus.Handle(mux, func(context.Context, api.None) (api.Status, error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		return api.Status{Node: node, Generation: s.states[node].Generation, Settled: true}, nil
+		return api.Status{Node: node, Generation: s.states[node].Generation, Settled: true, Objects: s.drifts[node]}, nil
 	})
 	server := httptest.NewServer(mux)
 	s.t.Cleanup(server.Close)

@@ -46,6 +46,16 @@ func plural(noun string) string {
 	return noun + "s"
 }
 
+// Wrap breaks prose into lines of at most width columns, between words; none
+// where there are no words.
+func Wrap(text string, width int) []string {
+	words := strings.Join(strings.Fields(text), " ")
+	if words == "" {
+		return nil
+	}
+	return strings.Split(ansi.Wordwrap(words, width, ""), "\n")
+}
+
 // firstLine returns the first line of s that is not blank, without terminal
 // sequences: what comes from elsewhere must not move the cursor.
 func firstLine(s string) string {

@@ -37,7 +37,7 @@ func (s Set) Cluster(t *topo.Topology, uplinks topo.Uplinks) (api.Cluster, error
 		return api.Cluster{}, nil
 	}
 	c := api.Cluster{
-		Name: ClusterName, ServiceCIDR: t.Cluster.ServiceCIDR, NativeCIDR: t.Cluster.NativeRoutingCIDR,
+		Name: ClusterName, ServiceCIDR: t.Cluster.ServiceCIDR, NativeCIDR: nativeCIDR(t),
 		Masquerade: t.Cluster.Masquerade, KubeProxyReplacement: t.Cluster.KubeProxyReplacement,
 		Algorithm: cmp.Or(string(t.Cluster.LoadBalancer.Algorithm), string(topo.Random)),
 		MapSizes:  api.MapSizes(t.Cluster.MapSizes),
@@ -213,4 +213,13 @@ func (s Set) backends(v *corev1.Service, nodes []api.Node) ([]api.Backend, error
 		return cmp.Or(cmp.Compare(order[a.Node], order[b.Node]), a.Address.Compare(b.Address))
 	})
 	return backends, nil
+}
+
+// nativeCIDR is where pods keep their address. What the file need not say, with
+// a tunnel between pods, is that this is where the pods are.
+func nativeCIDR(t *topo.Topology) netip.Prefix {
+	if t.Cluster.NativeRoutingCIDR.IsValid() {
+		return t.Cluster.NativeRoutingCIDR
+	}
+	return t.Cluster.PodCIDR
 }

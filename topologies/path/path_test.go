@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -23,7 +24,19 @@ func tables(l Lab) string {
 	for _, n := range l.Nodes {
 		fmt.Fprintf(&b, "# ip route on %s\n", n.Name)
 		for _, r := range n.Routes {
-			fmt.Fprintf(&b, "%s proto %s scope %s src %v metric %d\n", r, r.Protocol, r.Scope, r.Source, r.Metric)
+			fmt.Fprintf(&b, "%s proto %s scope %s src %v metric %d", r, r.Protocol, r.Scope, r.Source, r.Metric)
+			if r.MTU != 0 {
+				fmt.Fprintf(&b, " mtu %d", r.MTU)
+			}
+			fmt.Fprintln(&b)
+		}
+		for _, l := range n.Links {
+			if l.Tunnel != nil {
+				fmt.Fprintf(&b, "# %s: VNI %d, port %d, local %s, mtu %d\n", l.Name, l.Tunnel.VNI, l.Tunnel.Port, l.Tunnel.Local, l.MTU)
+				for _, r := range l.Tunnel.Remotes {
+					fmt.Fprintf(&b, "%s is behind %s\n", r.Via, r.Node)
+				}
+			}
 		}
 	}
 	return b.String()
@@ -33,6 +46,9 @@ func (p Path) text() string {
 	var hops []string
 	for _, h := range p.Hops {
 		hops = append(hops, strings.Trim(h.In+" "+h.Node+" "+h.Out, " "))
+		if h.Carrier != nil {
+			hops = append(hops, "("+h.Carrier.text()+")")
+		}
 	}
 	return fmt.Sprintf("%v > %v: %s: %s, mtu %d", p.Source, p.To, strings.Join(hops, " | "), p.Fate, p.MTU)
 }
@@ -43,7 +59,7 @@ func ways(l Lab) string {
 	for _, from := range l.Nodes {
 		for _, to := range l.Nodes {
 			for _, link := range to.Links {
-				if from.Name == to.Name || link.Name == "eth0" {
+				if from.Name == to.Name || link.Name == "eth0" || len(link.Addresses) == 0 {
 					continue
 				}
 				for _, p := range l.Trace(from.Name, netip.Addr{}, link.Addresses[0].Addr()) {
@@ -62,19 +78,20 @@ func ways(l Lab) string {
 
 // The golden files were read line by line against the drawing of each lab.
 func TestPredict(t *testing.T) {
-	for _, name := range []string{"native-routing", "router-chain", "redundant-square"} {
-		t.Run(name, func(t *testing.T) {
+	for _, lab := range []string{"native-routing", "native-routing overlay", "router-chain", "redundant-square"} {
+		t.Run(lab, func(t *testing.T) {
+			name, stage, _ := strings.Cut(lab, " ")
 			whole, err := topo.LoadFile(filepath.Join("..", name+".yaml"))
 			if err != nil {
 				t.Fatal(err)
 			}
-			staged, err := whole.Stage("")
+			staged, err := whole.Stage(stage)
 			if err != nil {
 				t.Fatal(err)
 			}
 			l := Predict(staged, nil)
 			got := tables(l) + ways(l)
-			file := filepath.Join("testdata", name+".golden")
+			file := filepath.Join("testdata", strings.ReplaceAll(lab, " ", "-")+".golden")
 			if *update {
 				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
 					t.Fatal(err)
@@ -181,6 +198,62 @@ func TestFates(t *testing.T) {
 			paths := l.Trace("a", netip.Addr{}, addr(test.to))
 			if len(paths) != 1 || paths[0].Fate != test.fate || paths[0].Last().Node != test.at {
 				t.Errorf("want %s at %s, got %v", test.fate, test.at, paths)
+			}
+		})
+	}
+}
+
+// tunnelled joins the outer nodes of a pair by a tunnel that b knows nothing of.
+func tunnelled() Lab {
+	l := pair()
+	for _, end := range []struct {
+		at              int
+		own, peer       string
+		gateway, remote string
+	}{{0, "10.0.0.1", "10.1.0.3", "172.20.0.1/32", "172.20.2.1"}, {2, "10.1.0.3", "10.0.0.1", "172.20.2.1/32", "172.20.0.1"}} {
+		n := &l.Nodes[end.at]
+		n.Links = append(n.Links, Link{Name: "host", Up: true, Carrier: true, Forwarding: true, Addresses: []netip.Prefix{prefix(end.gateway)}},
+			Link{Name: "vxlan", MTU: 1450, Up: true, Carrier: true, Forwarding: true, Tunnel: &Tunnel{VNI: 1, Port: 8472, Local: addr(end.own),
+				Remotes: []Remote{{Via: addr(end.remote), Node: addr(end.peer)}}}})
+		n.Routes = append(n.Routes, Route{To: netip.PrefixFrom(addr(end.remote), 24).Masked(), Type: Unicast, Source: prefix(end.gateway).Addr(),
+			NextHops: []NextHop{{Via: addr(end.remote), Device: "vxlan"}}})
+	}
+	return l
+}
+
+// A packet in a tunnel shares the fate of the one that carries it, and the place.
+func TestTunnelFates(t *testing.T) {
+	tests := []struct {
+		name  string
+		spoil func(*Lab)
+		fate  Fate
+		hops  int    // of the packet itself
+		at    string // where it or its carrier is in the end
+	}{
+		{"delivered", func(*Lab) {}, Delivered, 2, "c"},
+		{"the router has no route to the node", func(l *Lab) { l.Nodes[1].Routes = l.Nodes[1].Routes[:1] }, NoRoute, 1, "b"},
+		{"the router does not forward", func(l *Lab) { l.Nodes[1].Links[0].Forwarding = false }, NotForwarded, 1, "b"},
+		{"the node has no way to the other", func(l *Lab) { l.Nodes[0].Routes = slices.Delete(l.Nodes[0].Routes, 1, 2) }, NoRoute, 1, "a"},
+		{"the other node is gone", func(l *Lab) { l.Nodes[2].Links[0].Up = false }, SilentNextHop, 1, "b"},
+		{"the tunnel does not know the next hop", func(l *Lab) { l.Nodes[0].Links[3].Tunnel.Remotes = nil }, Uncarried, 1, "a"},
+		{"the tunnel leads to the router", func(l *Lab) { l.Nodes[0].Links[3].Tunnel.Remotes[0].Node = addr("10.0.0.2") }, NotUnpacked, 1, "b"},
+		{"the other end is down", func(l *Lab) { l.Nodes[2].Links[2].Up = false }, NotUnpacked, 1, "c"},
+		{"the other end has another number", func(l *Lab) { l.Nodes[2].Links[2].Tunnel.VNI = 2 }, NotUnpacked, 1, "c"},
+		{"the tunnel leads through itself", func(l *Lab) {
+			l.Nodes[0].Routes = append(l.Nodes[0].Routes, via("10.1.0.3/32", "172.20.2.1", "vxlan"))
+		}, Looped, 1, "a"},
+		{"what it carries is not for the other node", func(l *Lab) { l.Nodes[2].Links[1].Addresses = nil }, NoRoute, 2, "c"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			l := tunnelled()
+			test.spoil(&l)
+			ways := l.Trace("a", netip.Addr{}, addr("172.20.2.1"))
+			if len(ways) != 1 || ways[0].Fate != test.fate || len(ways[0].Hops) != test.hops || ways[0].End().Last().Node != test.at {
+				t.Fatalf("want %s at %s after %d hops, got %v", test.fate, test.at, test.hops, ways)
+			}
+			if ways[0].Source != addr("172.20.0.1") || ways[0].MTU != 1450 {
+				t.Errorf("source %s, mtu %d", ways[0].Source, ways[0].MTU)
 			}
 		})
 	}

@@ -6,11 +6,12 @@ import (
 	"github.com/native-routing/labctl/topologies/topo"
 )
 
-// The pod gateway's pair of devices, and the protocol name of the routes that
-// the agent makes, on every node that carries pods.
+// The pod gateway's pair of devices, the tunnel's device, and the protocol name
+// of the routes that the agent makes, on every node that carries pods.
 const (
 	GatewayDevice = "labctl_host"
 	GatewayPeer   = "labctl_net"
+	TunnelDevice  = "labctl_vxlan"
 	AgentProtocol = "labctl"
 )
 
@@ -32,11 +33,10 @@ func Predict(t *topo.Topology, uplinks topo.Uplinks) Lab {
 		}
 		lab.Nodes = append(lab.Nodes, n)
 	}
-	if t.Cluster.RoutingMode == topo.RoutingNative {
-		for i := range lab.Nodes {
-			lab.Nodes[i].addPods(t)
-		}
+	for i := range lab.Nodes {
+		lab.Nodes[i].addPods(t)
 	}
+	lab.addLearned(t)
 	return lab
 }
 
@@ -99,8 +99,9 @@ func (n *Node) deviceTo(a netip.Addr) string {
 	return ""
 }
 
-// addPods adds what the node's agent makes: the pod gateway, the local pod
-// CIDR, and a direct route to each peer that is on the same link.
+// addPods adds what the node's agent makes: the pod gateway, the local pod CIDR,
+// and a way to each peer's: through a tunnel, or a direct route where the peer is
+// on the same link.
 func (n *Node) addPods(t *topo.Topology) {
 	self, _ := t.Nodes.Get(n.Name)
 	gateway, ok := self.PodGateway()
@@ -117,6 +118,10 @@ func (n *Node) addPods(t *topo.Topology) {
 			NextHops: []NextHop{{Device: GatewayDevice}}},
 		Route{To: self.PodCIDR, Type: Unicast, Protocol: AgentProtocol, Scope: "global", Source: gateway,
 			NextHops: []NextHop{{Via: gateway, Device: GatewayDevice}}})
+	if t.Cluster.RoutingMode == topo.RoutingVXLAN {
+		n.addTunnel(t, gateway, primary)
+		return
+	}
 	if !t.Cluster.AutoDirectNodeRoutes {
 		return
 	}
@@ -126,6 +131,23 @@ func (n *Node) addPods(t *topo.Topology) {
 			continue
 		}
 		n.addDirect(iface.Address.Addr(), node.PodCIDR)
+	}
+}
+
+// addTunnel adds the tunnel's device and a route by it to each peer's pods.
+func (n *Node) addTunnel(t *topo.Topology, gateway netip.Addr, primary topo.Interface) {
+	tunnel := &Tunnel{VNI: topo.TunnelVNI, Port: topo.TunnelPort, Local: primary.Address.Addr()}
+	mtu := primary.MTU - topo.TunnelOverhead
+	n.connect(Link{Name: TunnelDevice, Kind: "vxlan", MTU: mtu, Tunnel: tunnel})
+	for peer, node := range t.Nodes.All() {
+		_, iface, wired := node.Primary()
+		via, carries := node.PodGateway()
+		if peer == n.Name || !wired || !carries {
+			continue
+		}
+		tunnel.Remotes = append(tunnel.Remotes, Remote{Via: via, Node: iface.Address.Addr()})
+		n.Routes = append(n.Routes, Route{To: node.PodCIDR, Type: Unicast, Protocol: AgentProtocol, Scope: "global", Source: gateway, MTU: mtu,
+			NextHops: []NextHop{{Via: via, Device: TunnelDevice}}})
 	}
 }
 

@@ -38,6 +38,44 @@ type Link struct {
 	// Forwarding and RPFilter are what the kernel applies to packets that arrive here.
 	Forwarding bool
 	RPFilter   int
+	// Tunnel is nil but where the interface is one's end.
+	Tunnel *Tunnel
+}
+
+// Tunnel is how an interface carries packets to other nodes, in packets between
+// addresses of nodes (VXLAN, RFC 7348).
+type Tunnel struct {
+	VNI   uint32
+	Port  uint16
+	Local netip.Addr
+	// Remotes say behind which node each next hop is: a neighbour entry and a
+	// forwarding entry together.
+	Remotes []Remote
+}
+
+// Remote is a next hop by a tunnel, and the address of the node that it is behind.
+type Remote struct{ Via, Node netip.Addr }
+
+// Remote returns the address of the node that a next hop is behind; false where
+// the tunnel has no entry for it.
+func (t Tunnel) Remote(via netip.Addr) (netip.Addr, bool) {
+	for _, r := range t.Remotes {
+		if r.Via == via {
+			return r.Node, true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// end is the node's interface that takes what this tunnel carries; empty where
+// there is none, or it is down.
+func (n Node) end(t Tunnel) string {
+	for _, l := range n.Links {
+		if l.Up && l.Tunnel != nil && l.Tunnel.VNI == t.VNI && l.Tunnel.Port == t.Port {
+			return l.Name
+		}
+	}
+	return ""
 }
 
 // The types of a route, in ip-route(8)'s words.

@@ -20,6 +20,8 @@ const (
 	SilentNextHop Fate = "silent next hop" // no node of the network answers to the next hop's address, or can be heard
 	Looped        Fate = "routing loop"
 	Misdelivered  Fate = "delivered to another node" // two nodes own the address
+	Uncarried     Fate = "no tunnel entry"           // the tunnel does not know behind which node the next hop is; no answer
+	NotUnpacked   Fate = "no tunnel end"             // the node that the packet was carried to has no end of the tunnel; no answer
 )
 
 // Path is one way that a packet can take.
@@ -42,10 +44,41 @@ type Hop struct {
 	// Route is what the node went by; meaningless where the packet is its own.
 	Route   Route
 	NextHop NextHop
+	// Carrier is the way of the packet that carries this one from here to the next
+	// hop, through a tunnel; nil where the packet goes by itself.
+	Carrier *Path
 }
 
 // Last is the hop at which the way ends.
 func (p Path) Last() Hop { return p.Hops[len(p.Hops)-1] }
+
+// End is the way at whose last hop the packet is in truth when its own ends: that
+// of the packet which carries it, where nobody took it out of there.
+func (p Path) End() Path {
+	if carrier := p.Last().Carrier; carrier != nil {
+		return carrier.End()
+	}
+	return p
+}
+
+// Nodes are all that handle the packet or one that carries it, in their order.
+func (p Path) Nodes() []string {
+	var nodes []string
+	add := func(name string) {
+		if !slices.Contains(nodes, name) {
+			nodes = append(nodes, name)
+		}
+	}
+	for _, h := range p.Hops {
+		add(h.Node)
+		if h.Carrier != nil {
+			for _, name := range h.Carrier.Nodes() {
+				add(name)
+			}
+		}
+	}
+	return nodes
+}
 
 // maxPaths bounds the ways that equal-cost routes multiply into.
 const maxPaths = 64
@@ -74,9 +107,13 @@ func (l Lab) Reply(p Path) []Path {
 }
 
 type walk struct {
-	lab  Lab
-	done []Path
+	lab    Lab
+	done   []Path
+	within int // how many packets carry this one's, one in the other
 }
+
+// maxWithin ends a tunnel that leads through itself.
+const maxWithin = 3
 
 // visit handles the packet at one node, and goes on to each that may follow.
 func (w *walk) visit(n Node, in string, p Path) {
@@ -157,6 +194,10 @@ func (w *walk) send(n Node, d Decision, hop NextHop, p Path) {
 	if p.MTU == 0 || mtu < p.MTU {
 		p.MTU = mtu
 	}
+	if link.Tunnel != nil {
+		w.carry(n, *link.Tunnel, hop, p)
+		return
+	}
 	network, wired := w.lab.Wires[Port{n.Name, hop.Device}]
 	if !wired {
 		w.end(p, LeftLab)
@@ -172,6 +213,42 @@ func (w *walk) send(n Node, d Decision, hop NextHop, p Path) {
 		return
 	}
 	w.visit(next, in, p)
+}
+
+// carry follows the packet that carries this one to the tunnel's other end, and
+// goes on from there. Its loss is the loss of both.
+func (w *walk) carry(n Node, t Tunnel, hop NextHop, p Path) {
+	via := hop.Via
+	if !via.IsValid() {
+		via = p.To
+	}
+	remote, known := t.Remote(via)
+	switch {
+	case !known:
+		w.end(p, Uncarried)
+		return
+	case w.within == maxWithin:
+		w.end(p, Looped)
+		return
+	}
+	outer := walk{lab: w.lab, within: w.within + 1}
+	outer.visit(n, "", Path{Source: t.Local, To: remote})
+	for _, carrier := range outer.done {
+		q := p
+		q.Hops = slices.Clone(p.Hops)
+		q.Hops[len(q.Hops)-1].Carrier = &carrier
+		if carrier.Fate != Delivered {
+			w.end(q, carrier.Fate)
+			continue
+		}
+		there, _ := w.lab.Node(carrier.Last().Node)
+		in := there.end(t)
+		if in == "" {
+			w.end(q, NotUnpacked)
+			continue
+		}
+		w.visit(there, in, q)
+	}
 }
 
 // neighbour finds who on the network answers ARP for the address: any node with

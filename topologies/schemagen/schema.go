@@ -120,7 +120,7 @@ func named(r *jsonschema.Reflector, t reflect.Type) *jsonschema.Schema {
 	value := r.ReflectFromType(t)
 	value.Version = ""
 	names := &jsonschema.Schema{Pattern: topo.NamePattern, MaxLength: new(uint64(topo.MaxName))}
-	if t == reflect.TypeFor[topo.Interface]() {
+	if t == reflect.TypeFor[topo.Interface]() || t == reflect.TypeFor[topo.Device]() {
 		names = &jsonschema.Schema{Pattern: topo.InterfacePattern, MaxLength: new(uint64(topo.MaxInterfaceName))}
 	}
 	return &jsonschema.Schema{Type: "object", PropertyNames: names, AdditionalProperties: value}
@@ -163,6 +163,14 @@ func refine(s *jsonschema.Schema) {
 	at(s, "providers.vagrant.boxVersion").Pattern = topo.BoxVersionPattern
 	at(s, "providers.vagrant.provider").Enum = values(topo.VagrantProviders())
 	at(s, "providers.vagrant.provider").Default = topo.DefaultVagrantProvider
+	for _, account := range []string{"providers.ssh", "providers.ssh.nodes.*"} {
+		at(s, account+".user").Pattern = topo.UserPattern
+		at(s, account+".key").Pattern = topo.KeyPattern
+	}
+	at(s, "providers.ssh.nodes").PropertyNames.MaxLength = new(uint64(topo.MaxNodeName))
+	at(s, "providers.ssh.nodes.*.host").Pattern = topo.HostPattern
+	between(at(s, "providers.ssh.nodes.*.port"), 1, 65535)
+	at(s, "providers.ssh.nodes.*.port").Default = topo.DefaultSSHPort
 	at(s, "workloads").UniqueItems = true
 }
 

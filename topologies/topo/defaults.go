@@ -6,6 +6,9 @@ const DefaultMTU = 1500
 // DefaultVagrantProvider is what makes VMs where the file is silent.
 const DefaultVagrantProvider = "virtualbox"
 
+// DefaultSSHPort is that of an inventory's machine where the file is silent.
+const DefaultSSHPort = 22
+
 // applyDefaults fills in what the file leaves out.
 func (t *Topology) applyDefaults() {
 	mtus := make(map[string]int, len(t.Networks))
@@ -28,6 +31,14 @@ func (t *Topology) applyDefaults() {
 	}
 	if v := t.Providers.Vagrant; v != nil {
 		setDefault(&v.Provider, DefaultVagrantProvider)
+	}
+	if inventory := t.Providers.SSH; inventory != nil {
+		for i := range inventory.Nodes {
+			m := &inventory.Nodes[i].Value
+			setDefault(&m.Port, DefaultSSHPort)
+			setDefault(&m.User, inventory.User)
+			setDefault(&m.Key, inventory.Key)
+		}
 	}
 }
 

@@ -93,7 +93,10 @@ func hostileFiles() map[string]string {
 	}
 }
 
-// TestHostileFiles: each is an error within a second and in bounded memory.
+// patience is many times what the slowest file takes on an idle machine.
+const patience = 10 * time.Second
+
+// TestHostileFiles: each is an error within seconds, on a busy machine too, and in bounded memory.
 func TestHostileFiles(t *testing.T) {
 	for name, text := range hostileFiles() {
 		t.Run(name, func(t *testing.T) {
@@ -102,7 +105,7 @@ func TestHostileFiles(t *testing.T) {
 				return err
 			}
 			took, allocated, err := measure(load)
-			if took > time.Second { // a busy machine; a file that is slow is slow again
+			if took > patience { // a busy machine; a file that is slow is slow again
 				took, allocated, err = measure(load)
 			}
 			if !errors.Is(err, ErrInvalid) {
@@ -112,7 +115,7 @@ func TestHostileFiles(t *testing.T) {
 			if len(err.Error()) > 1<<20 {
 				t.Errorf("the report has %d bytes", len(err.Error()))
 			}
-			if took > time.Second {
+			if took > patience {
 				t.Errorf("it took %s", took)
 			}
 			if allocated > 512<<20 {
@@ -155,7 +158,7 @@ func TestHugeFile(t *testing.T) {
 	if err == nil || err.Error() != want {
 		t.Errorf("Load = %v, want %s", err, want)
 	}
-	if file.read > 2*maxFile || allocated > 16<<20 || took > time.Second {
+	if file.read > 2*maxFile || allocated > 16<<20 || took > patience {
 		t.Errorf("it read %d bytes, allocated %d and took %s", file.read, allocated, took)
 	}
 }

@@ -124,6 +124,17 @@ const (
 	RoutingVXLAN RoutingMode = "vxlan"
 )
 
+// What all tunnels of a lab have in common.
+const (
+	// TunnelVNI is the number of the only virtual network.
+	TunnelVNI = 1
+	// TunnelPort is the UDP port that Linux and Cilium use; IANA's is 4789.
+	TunnelPort = 8472
+	// TunnelOverhead is what a packet grows by, in bytes, on its way through a
+	// tunnel: headers of IPv4 (20), UDP (8), VXLAN (8) and Ethernet (14).
+	TunnelOverhead = 50
+)
+
 // Cluster is what the agents of all nodes have in common.
 type Cluster struct {
 	PodCIDR     netip.Prefix `json:"podCIDR,omitzero"`
@@ -170,7 +181,36 @@ type MapSizes struct {
 // Providers holds what only one provider needs.
 type Providers struct {
 	Vagrant *Vagrant `json:"vagrant,omitempty"`
+	SSH     *SSH     `json:"ssh,omitempty"`
 }
+
+// SSH is an inventory: which existing machine is which node.
+type SSH struct {
+	// User logs in where a machine names none of its own. He is root, or may use
+	// sudo without a password.
+	User string `json:"user,omitempty"`
+	// Key is the file of the user's private key on the machine that labctl runs
+	// on; the SSH agent is asked where the file is silent.
+	Key string `json:"key,omitempty"`
+	// Nodes has a machine for every node of the lab.
+	Nodes Map[Machine] `json:"nodes"`
+}
+
+// Machine is one machine of an inventory.
+type Machine struct {
+	// Host is a name or an address.
+	Host string `json:"host"`
+	// Port of its SSH server; 22 where the file is silent.
+	Port int    `json:"port,omitempty"`
+	User string `json:"user,omitempty"`
+	Key  string `json:"key,omitempty"`
+	// Interfaces says which device of the machine becomes which interface of the
+	// node. An interface that is not here has its name already.
+	Interfaces Map[Device] `json:"interfaces,omitempty"`
+}
+
+// Device is an Ethernet address, or the name that a device has by itself.
+type Device string
 
 // Vagrant says from which box VMs are made.
 type Vagrant struct {

@@ -162,13 +162,14 @@ func spoil(t *Topology) {
 
 func TestStageUnknown(t *testing.T) {
 	lab := loadShipped(t, "native-routing")
-	_, err := lab.Stage("bgp")
-	const want = "lab native-routing has no stage bgp; its stages are baseline, static-routes"
+	lab.Stages = lab.Stages[:2]
+	_, err := lab.Stage("rip")
+	const want = "lab native-routing has no stage rip; its stages are baseline, one-route"
 	if err == nil || err.Error() != want || !errors.Is(err, ErrInvalid) {
-		t.Errorf("Stage(bgp) = %v, want %s", err, want)
+		t.Errorf("Stage(rip) = %v, want %s", err, want)
 	}
 	lab.Stages = nil
-	if _, err := lab.Stage("bgp"); err == nil || err.Error() != "lab native-routing has no stages" {
+	if _, err := lab.Stage("rip"); err == nil || err.Error() != "lab native-routing has no stages" {
 		t.Errorf("without stages: %v", err)
 	}
 	plain, err := lab.Stage("")

@@ -45,7 +45,7 @@ func validate(s *source, t *Topology) {
 		c.clusterRanges, c.stageClusters, c.nativeRouting, c.skipUnreachable, c.directWithTunnel, c.mapSizes,
 		c.overlaps, c.podOverlaps,
 		c.routes, c.stageReferences, c.stageRoutes, c.speakers, c.exceptions,
-		c.resources, c.sshPorts, c.workloads, c.vagrant,
+		c.resources, c.sshPorts, c.workloads, c.vagrant, c.inventory,
 	} {
 		rule()
 	}

@@ -27,6 +27,9 @@ var (
 	interfacePattern = regexp.MustCompile(InterfacePattern)
 	boxPattern       = regexp.MustCompile(BoxPattern)
 	boxVersion       = regexp.MustCompile(BoxVersionPattern)
+	hostPattern      = regexp.MustCompile(HostPattern)
+	userPattern      = regexp.MustCompile(UserPattern)
+	keyPattern       = regexp.MustCompile(KeyPattern)
 )
 
 // CheckName says whether name can be a lab's; the error matches [ErrInvalid].
@@ -103,7 +106,7 @@ func (c *checker) interfaceMistake(name string) (what, cure string) {
 // reservedInterfaces are the kernel's own (all and default are folders beside
 // the interfaces in /proc/sys/net/ipv4/conf) and the agent's.
 func reservedInterfaces() []string {
-	return []string{"lo", "all", "default", "labctl_host", "labctl_net"}
+	return []string{"lo", "all", "default", "labctl_host", "labctl_net", "labctl_vxlan"}
 }
 
 // workloads: each is a path below the folder of the topology.

@@ -1,0 +1,99 @@
+# Does what its input says, one step on each line: a word and its arguments, with
+# tabs between them. No argument is code. The first step that does not succeed
+# ends it.
+set -f
+umask 022
+
+# put MODE OWNER PATH [CONTENT]: the content is in base64. What is there keeps its
+# label, and never is half written.
+put() {
+	directory=${3%/*}
+	[ -d "$directory" ] || mkdir -p "$directory" || return
+	rm -f "$3.labctl-new" || return
+	if [ -f "$3" ]; then cp -a "$3" "$3.labctl-new" || return; fi
+	(umask 077 && printf %s "$4" | base64 -d >"$3.labctl-new") &&
+		chown "$2" "$3.labctl-new" && chmod "$1" "$3.labctl-new" && mv -f "$3.labctl-new" "$3"
+}
+
+# claim PATH CONTENT: makes the file where there is none; of two who try one fails.
+claim() { (set -C && printf %s "$2" | base64 -d >"$1"); }
+
+# sysctl NAME VALUE: one that this kernel does not have is passed over.
+sysctl() { [ ! -e "/proc/sys/$1" ] || printf '%s\n' "$2" >"/proc/sys/$1"; }
+
+# feed INPUT COMMAND...: the input is in base64.
+feed() {
+	input=$1
+	shift
+	printf %s "$input" | base64 -d | "$@"
+}
+
+# settle LINK...: waits until systemd-networkd is done with them.
+settle() {
+	for link do
+		read -r index <"/sys/class/net/$link/ifindex" || continue
+		tries=0
+		while [ $((tries += 1)) -le 50 ] && ! grep -q '^ADMIN_STATE=\(configured\|unmanaged\|failed\)' "/run/systemd/netif/links/$index" 2>/dev/null; do
+			sleep 0.2
+		done
+	done
+}
+
+# end LAB: ends what bears the lab's mark in its environment.
+end() {
+	set +f
+	for signal in TERM KILL; do
+		none=yes
+		for environment in $(grep -lszx "LABCTL_LAB=$1" /proc/[0-9]*/environ 2>/dev/null); do
+			process=${environment#/proc/}
+			kill -s "$signal" "${process%/environ}" 2>/dev/null && none=
+		done
+		[ "$none" ] && break
+		sleep 0.3
+	done
+	set -f
+	return 0
+}
+
+# empty CGROUP: kills what is in it and below, and removes it.
+empty() {
+	[ -d "$1" ] || return 0
+	find "$1" -name cgroup.procs -exec cat {} + | while read -r process; do kill -s KILL "$process"; done 2>/dev/null
+	tries=0
+	until find "$1" -depth -type d -exec rmdir {} + 2>/dev/null || [ ! -d "$1" ]; do
+		[ $((tries += 1)) -le 50 ] || return
+		sleep 0.1
+	done
+}
+
+# unfilter LINK: removes the agent's filters, and the clsact qdisc that holds no more.
+unfilter() {
+	found=
+	for side in ingress egress; do
+		if tc filter show dev "$1" "$side" 2>/dev/null | grep -q ' labctl-'; then
+			found=yes
+			tc filter del dev "$1" "$side" pref 108 || return
+		fi
+	done
+	[ "$found" ] || return 0
+	[ "$(tc filter show dev "$1" ingress)$(tc filter show dev "$1" egress)" ] || tc qdisc del dev "$1" clsact
+}
+
+IFS='
+'
+for step in $(cat); do
+	IFS='	'
+	set -- $step
+	IFS=' '
+	verb=$1
+	shift
+	case $verb in
+	run) "$@" ;;
+	try) "$@" || : ;;
+	feed | put | claim | sysctl | settle | end | empty | unfilter) "$verb" "$@" ;;
+	*) false ;;
+	esac </dev/null || {
+		printf 'labctl stopped at: %s %s %s %s\n' "$verb" "$1" "$2" "$3" | cut -c 1-200 >&2
+		exit 1
+	}
+done

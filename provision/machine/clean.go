@@ -1,0 +1,191 @@
+package machine
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/native-routing/labctl/provision"
+)
+
+// Clean makes the node into the machine that it was: ends what runs of the lab,
+// removes what labctl made, and puts back what it changed. Packages stay. Where
+// nothing is left to do, or the machine is another's, it changes nothing. It may
+// be repeated and cut short at any moment: the mark goes last.
+func (m *Machines) Clean(ctx context.Context, lab, node string, access Access) ([]provision.Change, error) {
+	h, err := m.host(lab, node, access)
+	if err != nil {
+		return nil, err
+	}
+	s, err := look(ctx, h, access.user())
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", node, err)
+	}
+	t := planClean(lab, node, s)
+	if err := act(ctx, h, t); err != nil {
+		return nil, fmt.Errorf("%s: clean: %w", node, err)
+	}
+	return t.changes, m.Forget(ctx, lab, node)
+}
+
+func planClean(lab, node string, s seen) todo {
+	var t todo
+	ownerLab, ownerNode, made := s.owner()
+	_, begun := s.Files[foundFile]
+	switch {
+	case made && (ownerLab != lab || ownerNode != node):
+		return t
+	case !made && (begun || s.Places[runDir]): // a claim that was cut short
+		t.do("run", "rm", "-rf", dir, runDir)
+		return t
+	case !made:
+		return t
+	}
+	t.endServices(lab, s)
+	t.unlink(s)
+	t.restoreNetwork(s)
+	t.removeFiles(s)
+	t.restoreNames(s)
+	t.do("run", "rm", "-rf", runDir)
+	t.do("run", "find", dir, "-mindepth", "1", "!", "-path", markFile, "-delete")
+	t.do("run", "rm", "-rf", dir)
+	t.changed(provision.Removed, node, "node", "")
+	return t
+}
+
+// endServices stops units and ends pods and whatever else bears the lab's mark.
+func (t *todo) endServices(lab string, s seen) {
+	for _, path := range slices.Sorted(maps.Keys(s.Files)) {
+		name, unit := strings.CutPrefix(path, unitDir+"/"+unitPrefix)
+		if !unit {
+			continue
+		}
+		t.do("try", "systemctl", "--quiet", "disable", "--now", unitPrefix+name)
+		t.do("run", "rm", "-f", path)
+	}
+	if s.Systemd {
+		t.do("run", "systemctl", "daemon-reload")
+	}
+	t.do("end", lab)
+	if s.Cgroup != "" {
+		t.do("empty", s.Cgroup+"/pods")
+	}
+}
+
+// unlink removes the datapath and every link that is the agent's or a dummy of ours.
+func (t *todo) unlink(s seen) {
+	for _, l := range s.Links {
+		t.do("unfilter", l.Name)
+	}
+	t.do("run", "rm", "-rf", s.pins())
+	if s.Ruleset != "" {
+		t.do("try", "nft", "delete", "table", "netdev", "labctl")
+	}
+	for _, l := range s.Links {
+		agents := strings.HasPrefix(l.Name, "labctl_") || strings.HasPrefix(l.Alias, "labctl-agent ")
+		if agents || l.Info.Kind == "dummy" && s.ours(l) {
+			t.do("try", "ip", "link", "del", "dev", l.Name) // of a pair the other end has gone already
+		}
+	}
+	t.do("try", "ip", "route", "flush", "proto", strings.Fields(routeProtocol)[0])
+}
+
+// restoreNetwork gives the machine's devices back their addresses and names, and
+// the kernel its settings. Where systemd-networkd has files of its own for a
+// device, it puts its routes back too, when it reads them.
+func (t *todo) restoreNetwork(s seen) {
+	var was found
+	var ours made
+	if json.Unmarshal([]byte(s.Files[foundFile].Content), &was) != nil || json.Unmarshal([]byte(s.Files[madeFile].Content), &ours) != nil {
+		return // cut short before there was anything to put back
+	}
+	for _, r := range ours.Routes {
+		t.do(append([]string{"try", "ip", "route", "del"}, strings.Fields(r)...)...)
+	}
+	for _, name := range ours.Interfaces {
+		if l, ok := s.link(name); ok {
+			t.giveBack(l, was)
+		}
+	}
+	t.flush()
+	// Forwarding first: it sets the interfaces' own.
+	for _, name := range append([]string{"net/ipv4/ip_forward"}, slices.Sorted(maps.Keys(was.Sysctls))...) {
+		if now, there := s.Sysctls[name]; there && now != was.Sysctls[name] {
+			t.do("sysctl", name, was.Sysctls[name])
+		}
+	}
+}
+
+func (t *todo) giveBack(l link, was found) {
+	i := slices.IndexFunc(was.Links, func(f foundLink) bool { return strings.EqualFold(f.Hardware, l.hardware()) })
+	if i < 0 {
+		return // it came later
+	}
+	f := was.Links[i]
+	for _, a := range l.ipv4() {
+		if !slices.Contains(f.Addresses, a) {
+			t.ip("addr del %s dev %s", a, l.Name)
+		}
+	}
+	if l.MTU != f.MTU {
+		t.ip("link set dev %s mtu %d", l.Name, f.MTU)
+	}
+	if l.Name != f.Name {
+		t.ip("link set dev %s down", l.Name)
+		t.ip("link set dev %s name %s", l.Name, f.Name)
+	}
+	state := "down"
+	if f.Up {
+		state = "up"
+	}
+	t.ip("link set dev %s %s", f.Name, state)
+	for _, a := range f.Addresses {
+		t.ip("addr replace %s brd + dev %s", a, f.Name)
+	}
+}
+
+// removeFiles removes files of ours, and has their readers know.
+func (t *todo) removeFiles(s seen) {
+	networkd, manager := false, false
+	for _, path := range slices.Sorted(maps.Keys(s.Files)) {
+		held := strings.HasPrefix(path, networkdPrefix) || path == networkdConf
+		plain := path == protocolsFile || path == sysctlFile || path == sshConfigFile || path == knownFile || strings.HasSuffix(path, "/"+keyName)
+		if held || plain || path == managerConf {
+			t.do("run", "rm", "-f", path)
+		}
+		networkd = networkd || held
+		manager = manager || path == managerConf
+	}
+	if networkd && s.Managers["systemd-networkd"] {
+		t.do("try", "networkctl", "reload")
+	}
+	if manager && s.Managers["NetworkManager"] {
+		t.do("try", "nmcli", "general", "reload")
+	}
+}
+
+// restoreNames gives the machine its hostname back, and takes our lines out of files.
+func (t *todo) restoreNames(s seen) {
+	if f, ok := s.Files[hostsFile]; ok {
+		t.put(s, hostsFile, withoutBlock(f.Content), f.Mode, rootOwner)
+	}
+	keys := s.Account.Home + "/.ssh/authorized_keys"
+	if f, ok := s.Files[keys]; ok {
+		t.put(s, keys, withoutKeys(f.Content), f.Mode, s.Account.owner())
+	}
+	var was found
+	if json.Unmarshal([]byte(s.Files[foundFile].Content), &was) != nil || was.Hostname == "" {
+		return
+	}
+	if s.Hostname != was.Hostname {
+		t.do("sysctl", "kernel/hostname", was.Hostname)
+	}
+	if was.Named != nil {
+		t.put(s, hostnameFile, *was.Named, plainMode, rootOwner)
+	} else {
+		t.drop(s, hostnameFile)
+	}
+}

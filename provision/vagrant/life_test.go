@@ -1,0 +1,642 @@
+package vagrant
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/native-routing/labctl/provision"
+	"github.com/native-routing/labctl/provision/fake"
+	"github.com/native-routing/labctl/provision/machine"
+	"github.com/native-routing/labctl/provision/providertest"
+	"github.com/native-routing/labctl/topologies/topo"
+)
+
+// fakeMachines makes nodes in memory, and notes what it is asked.
+type fakeMachines struct {
+	*fake.Provider
+	mu    sync.Mutex
+	asked []string
+	fail  func(node string, at machine.Access) error
+}
+
+func (m *fakeMachines) note(text string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.asked = append(m.asked, text)
+}
+
+func (m *fakeMachines) Ensure(ctx context.Context, t *topo.Topology, node string, at machine.Access) ([]provision.Change, error) {
+	m.note("ensure " + node)
+	if m.fail != nil {
+		if err := m.fail(node, at); err != nil {
+			return nil, err
+		}
+	}
+	return m.EnsureNode(ctx, t, node)
+}
+
+func (m *fakeMachines) Open(ctx context.Context, lab, node string, at machine.Access) (provision.Node, error) {
+	if m.fail != nil {
+		if err := m.fail(node, at); err != nil {
+			return nil, err
+		}
+	}
+	return m.OpenNode(ctx, lab, node)
+}
+
+func (m *fakeMachines) EnsureLinks(ctx context.Context, t *topo.Topology, _ map[string]machine.Access) ([]provision.Change, error) {
+	return m.Provider.EnsureLinks(ctx, t)
+}
+
+func (m *fakeMachines) Forget(ctx context.Context, lab string, nodes ...string) error {
+	for _, n := range nodes {
+		m.note("forget " + n)
+	}
+	_, err := m.Destroy(ctx, lab, nodes...)
+	return err
+}
+
+func (m *fakeMachines) KnownHosts(lab string) string { return "/pins/" + lab }
+
+// stage is a fake world and a provider in it.
+type stage struct {
+	fakeWorld
+	t        *testing.T
+	machines *fakeMachines
+	*Provider
+	dataDir string
+
+	mu   sync.Mutex
+	told []string
+}
+
+func newStage(t *testing.T, provider string) *stage {
+	s := &stage{fakeWorld: fakeWorld{t.TempDir()}, t: t, machines: &fakeMachines{Provider: fake.New()}, dataDir: t.TempDir()}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	bin := s.path("bin")
+	if err := os.Mkdir(bin, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	tools := []string{"vagrant", "VBoxManage"}
+	if provider == Libvirt {
+		tools = []string{"vagrant", "virsh"}
+	}
+	for _, name := range tools {
+		if err := os.Symlink(self, filepath.Join(bin, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("PATH", bin)
+	t.Setenv("LABCTL_FAKE_WORLD", s.dir)
+	ports := map[string]int{}
+	for _, node := range append(study(t).Nodes.Names(), "a", "b", "second", "router") {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { listener.Close() })
+		ports[node] = listener.Addr().(*net.TCPAddr).Port
+	}
+	s.write("ports.json", ports)
+	s.restart(provider)
+	return s
+}
+
+// restart makes a new provider, as a new labctl would.
+func (s *stage) restart(provider string) {
+	s.Provider = New(Options{DataDir: s.dataDir, Provider: provider, Machines: s.machines, Tell: func(node, what string) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.told = append(s.told, node+": "+what)
+	}})
+}
+
+func (s *stage) write(name string, value any) {
+	s.t.Helper()
+	data, err := json.Marshal(value)
+	if err == nil {
+		err = os.WriteFile(s.path(name), data, 0o644)
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *stage) faults(f ...fakeFault) { s.write("faults.json", f) }
+
+// calls are those whose line begins so, and starts the count anew.
+func (s *stage) calls(prefix string) []string {
+	data, _ := os.ReadFile(s.path("calls"))
+	_ = os.Remove(s.path("calls"))
+	var lines []string
+	for line := range strings.Lines(string(data)) {
+		if strings.HasPrefix(line, prefix) {
+			lines = append(lines, strings.TrimSuffix(strings.TrimSpace(line), " --machine-readable"))
+		}
+	}
+	return lines
+}
+
+func study(t *testing.T) *topo.Topology {
+	t.Helper()
+	l, err := topo.LoadFile("../../topologies/native-routing.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Metadata.Name = "study"
+	return l
+}
+
+// up ensures all nodes at once, as the core does, and returns the error of each.
+func (s *stage) up(ctx context.Context, l *topo.Topology) (changes []string, errs map[string]error) {
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	errs = map[string]error{}
+	for _, node := range l.Nodes.Names() {
+		all.Go(func() {
+			made, err := s.EnsureNode(ctx, l, node)
+			mu.Lock()
+			defer mu.Unlock()
+			for _, c := range made {
+				changes = append(changes, c.String())
+			}
+			if err != nil {
+				errs[node] = err
+			}
+		})
+	}
+	all.Wait()
+	slices.Sort(changes)
+	return changes, errs
+}
+
+func (s *stage) wantUp(l *topo.Topology) []string {
+	s.t.Helper()
+	changes, errs := s.up(s.t.Context(), l)
+	if len(errs) > 0 {
+		s.t.Fatal(errs)
+	}
+	return changes
+}
+
+func (s *stage) wantCalls(want ...string) {
+	s.t.Helper()
+	if got := s.calls("vagrant"); !slices.Equal(got, want) {
+		s.t.Errorf("vagrant was called\n  %s\nwant\n  %s", strings.Join(got, "\n  "), strings.Join(want, "\n  "))
+	}
+}
+
+func TestConformance(t *testing.T) {
+	for _, provider := range []string{VirtualBox, Libvirt} {
+		t.Run(provider, func(t *testing.T) {
+			providertest.Run(t, providertest.Subject{New: func(t *testing.T) provision.Provider { return newStage(t, provider).Provider }})
+		})
+	}
+}
+
+const upAll = "vagrant up --no-provision --no-install-provider"
+
+func TestOneVagrantForAllNodes(t *testing.T) {
+	s := newStage(t, Libvirt)
+	changes := s.wantUp(study(t))
+	if !slices.Contains(changes, "k8s-w0: created VM") || len(changes) < 4 {
+		t.Errorf("changes: %q", changes)
+	}
+	calls := s.calls("vagrant")
+	if len(calls) < 2 || calls[0] != upAll+" router k8s-ctr k8s-w1 k8s-w0" || slices.ContainsFunc(calls[1:], func(c string) bool { return !strings.HasPrefix(c, "vagrant ssh-config ") }) {
+		t.Errorf("vagrant was called %q", calls)
+	}
+	if !slices.Contains(s.told, "k8s-w1: importing the box") {
+		t.Errorf("told: %q", s.told)
+	}
+	// A second time nothing is asked of vagrant, also by another labctl.
+	s.restart("")
+	if changes := s.wantUp(study(t)); len(changes) > 0 {
+		t.Errorf("the second time changed %q", changes)
+	}
+	s.wantCalls()
+}
+
+func TestNodesGoOnBeforeAllAreUp(t *testing.T) {
+	s := newStage(t, VirtualBox)
+	s.faults(fakeFault{Command: "up", Node: "k8s-w0", Hang: true}) // the last one
+	l, ensured := study(t), make(chan string, 4)
+	s.machines.fail = func(node string, _ machine.Access) error { ensured <- node; return nil }
+	done := make(chan map[string]error)
+	go func() { _, errs := s.up(t.Context(), l); done <- errs }()
+	for range 3 {
+		if node := <-ensured; node == "k8s-w0" {
+			t.Error("k8s-w0 was ensured before it was up")
+		}
+	}
+	if err := os.WriteFile(s.path("release"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if errs := <-done; len(errs) > 0 {
+		t.Error(errs)
+	}
+}
+
+func TestStartsOnlyWhatIsAsked(t *testing.T) {
+	s := newStage(t, Libvirt)
+	l := study(t)
+	s.wantUp(l)
+	changes, err := s.Halt(t.Context(), "study", "k8s-w1", "router")
+	if err != nil || len(changes) != 2 || changes[0].String() != "k8s-w1: stopped VM" {
+		t.Fatalf("halt: %v, %v", changes, err)
+	}
+	if changes, err := s.Halt(t.Context(), "study", "router"); err != nil || len(changes) > 0 {
+		t.Errorf("halted once more: %v, %v", changes, err)
+	}
+	if _, err := s.OpenNode(t.Context(), "study", "router"); !errors.Is(err, ErrHalted) || !strings.Contains(err.Error(), "(labctl start router)") {
+		t.Errorf("open a halted node: %v", err)
+	}
+	s.calls("")
+	changes, err = s.Start(t.Context(), l, "router")
+	if err != nil || len(changes) != 1 || changes[0].String() != "router: started VM" {
+		t.Fatalf("start: %v, %v", changes, err)
+	}
+	if calls := s.calls("vagrant up"); !slices.Equal(calls, []string{upAll + " router"}) {
+		t.Errorf("called %q", calls)
+	}
+	o, err := s.Observe(t.Context(), "study")
+	if err != nil || stateIn(o, "k8s-w1") != provision.NodeStopped || stateIn(o, "router") != provision.NodeRunning {
+		t.Errorf("observed %+v, %v", o, err)
+	}
+}
+
+func stateIn(o provision.Observation, node string) provision.NodeState {
+	for _, n := range o.Nodes {
+		if n.Name == node {
+			return n.State
+		}
+	}
+	return ""
+}
+
+func TestHaltedOrRemovedBehindOurBack(t *testing.T) {
+	s := newStage(t, Libvirt)
+	l := study(t)
+	s.wantUp(l)
+	r := fakeRun{s.fakeWorld, s.options.paths("study").dir, Libvirt, nil}
+	r.set("router", "shutoff")
+	r.set("k8s-w0", absent)
+	for _, file := range []string{s.path("domains", r.object("k8s-w0")), s.path("volumes", r.object("k8s-w0")+".img")} {
+		if err := os.Remove(file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.machines.fail = func(node string, _ machine.Access) error {
+		if r.state(node) != "running" {
+			return fmt.Errorf("%s: connection refused", node)
+		}
+		return nil
+	}
+	s.restart("")
+	s.calls("")
+	s.machines.asked = nil
+	if _, err := s.OpenNode(t.Context(), "study", "router"); !errors.Is(err, ErrHalted) {
+		t.Errorf("open what was halted: %v", err)
+	}
+	if _, err := s.OpenNode(t.Context(), "study", "k8s-w0"); !errors.Is(err, provision.ErrNotFound) {
+		t.Errorf("open what was removed: %v", err)
+	}
+	o, err := s.Observe(t.Context(), "study")
+	if err != nil || stateIn(o, "router") != provision.NodeStopped || stateIn(o, "k8s-w0") != "" || stateIn(o, "k8s-w1") != provision.NodeRunning {
+		t.Errorf("observed %+v, %v", o, err)
+	}
+	changes := s.wantUp(l)
+	for _, want := range []string{"router: started VM", "k8s-w0: created VM"} {
+		if !slices.Contains(changes, want) {
+			t.Errorf("changes %q lack %q", changes, want)
+		}
+	}
+	if !slices.Contains(s.machines.asked, "forget k8s-w0") || slices.Contains(s.machines.asked, "forget router") {
+		t.Errorf("host keys: %q", s.machines.asked)
+	}
+}
+
+func TestPartialFailure(t *testing.T) {
+	tooLong := "Timed out while waiting for the machine to boot. This means that\nVagrant was unable to communicate with the guest machine within\nthe configured (\"config.vm.boot_timeout\" value) time period."
+	for _, test := range []struct {
+		provider string
+		class    error
+		others   map[string]error // beside k8s-ctr, which fails
+	}{
+		{Libvirt, ErrBootTimeout, nil},
+		{VirtualBox, ErrBootTimeout, map[string]error{"k8s-w1": ErrVagrant, "k8s-w0": ErrVagrant}},
+	} {
+		t.Run(test.provider, func(t *testing.T) {
+			s := newStage(t, test.provider)
+			s.faults(fakeFault{Command: "up", Node: "k8s-ctr", Type: "Vagrant::Errors::VMBootTimeout", Text: tooLong})
+			l := study(t)
+			_, errs := s.up(t.Context(), l)
+			if !errors.Is(errs["k8s-ctr"], test.class) || !strings.Contains(errs["k8s-ctr"].Error(), s.options.paths("study").log()) {
+				t.Errorf("k8s-ctr: %v", errs["k8s-ctr"])
+			}
+			delete(errs, "k8s-ctr")
+			if len(errs) != len(test.others) {
+				t.Errorf("others: %v", errs)
+			}
+			for node, class := range test.others {
+				if !errors.Is(errs[node], class) || !strings.Contains(errs[node].Error(), "not begun") {
+					t.Errorf("%s: %v", node, errs[node])
+				}
+			}
+			// The next run goes on from there.
+			s.calls("")
+			s.wantUp(l)
+			if up := s.calls("vagrant up"); len(up) != 1 || strings.Contains(up[0], "router") {
+				t.Errorf("the next run called %q", up)
+			}
+		})
+	}
+}
+
+// TestFailsAfterItAnswered: SSH answers, the node is made, and then vagrant
+// fails on its last steps.
+func TestFailsAfterItAnswered(t *testing.T) {
+	s := newStage(t, Libvirt)
+	s.faults(fakeFault{Command: "finish", Node: "k8s-w0", Type: "X", Text: "the last straw"})
+	_, errs := s.up(t.Context(), study(t))
+	if len(errs) != 1 || !errors.Is(errs["k8s-w0"], ErrVagrant) || !strings.Contains(errs["k8s-w0"].Error(), "the last straw") {
+		t.Errorf("%v", errs)
+	}
+	if !slices.Contains(s.machines.asked, "ensure k8s-w0") {
+		t.Errorf("asked: %q", s.machines.asked)
+	}
+}
+
+// TestTheKeyThatVagrantGave: the address is asked for while the machine still
+// boots, and the key comes later.
+func TestTheKeyThatVagrantGave(t *testing.T) {
+	s := newStage(t, VirtualBox)
+	var mu sync.Mutex
+	keys := map[string]string{}
+	s.machines.fail = func(node string, at machine.Access) error {
+		mu.Lock()
+		defer mu.Unlock()
+		keys[node] = at.KeyFile
+		return nil
+	}
+	if _, err := s.prepare(t.Context(), study(t)); err != nil {
+		t.Fatal(err)
+	}
+	own := s.options.paths("study").key("router", VirtualBox)
+	if err := os.MkdirAll(filepath.Dir(own), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(own, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.wantUp(study(t))
+	if keys["router"] != own || keys["k8s-ctr"] != "/a b/key" {
+		t.Errorf("keys: %q", keys)
+	}
+}
+
+func TestCancelledVagrantCleansUp(t *testing.T) {
+	s := newStage(t, Libvirt)
+	s.faults(fakeFault{Command: "up", Node: "router", Hang: true})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan map[string]error)
+	go func() { _, errs := s.up(ctx, study(t)); done <- errs }()
+	s.waitTold("router: booting")
+	cancel()
+	for node, err := range <-done {
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v", node, err)
+		}
+	}
+	if got := s.calls("cleaned"); !slices.Equal(got, []string{"cleaned router"}) {
+		t.Errorf("when it returned, vagrant had %q", got)
+	}
+	s.wantUp(study(t))
+}
+
+func (s *stage) waitTold(text string) {
+	s.t.Helper()
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		s.mu.Lock()
+		told := slices.Contains(s.told, text)
+		s.mu.Unlock()
+		if told {
+			return
+		}
+		if time.Now().After(end) {
+			s.t.Fatalf("never told %q, but %q", text, s.told)
+		}
+	}
+}
+
+func TestDeafVagrantIsKilled(t *testing.T) {
+	s := newStage(t, Libvirt)
+	l := study(t)
+	s.faults(fakeFault{Command: "up", Node: "router", Hang: true, Deaf: true})
+	if _, err := s.prepare(t.Context(), l); err != nil {
+		t.Fatal(err)
+	}
+	r := s.runner(s.lab("study"), Libvirt)
+	r.grace = 50 * time.Millisecond
+	ctx, cancel := context.WithCancel(t.Context())
+	err := r.run(ctx, func(e event) {
+		if progress(e) == "booting" {
+			cancel()
+		}
+	}, "up", "router")
+	if !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+func TestKilledInTheMiddle(t *testing.T) {
+	s := newStage(t, Libvirt)
+	l := study(t)
+	s.faults(fakeFault{Command: "up", Node: "k8s-ctr", Die: true})
+	if _, errs := s.up(t.Context(), l); len(errs) == 0 {
+		t.Fatal("a killed vagrant went unnoticed")
+	}
+	o, err := s.Observe(t.Context(), "study")
+	if err != nil || stateIn(o, "k8s-ctr") != provision.NodeBroken || stateIn(o, "router") != provision.NodeRunning {
+		t.Fatalf("a domain without its id: %+v, %v", o, err)
+	}
+	s.wantUp(l) // the fake refuses a name that is taken, as vagrant-libvirt does
+
+	// Half made another way: known to Vagrant, without all of its NICs.
+	r := fakeRun{s.fakeWorld, s.options.paths("study").dir, Libvirt, nil}
+	r.set("k8s-w0", "shutoff")
+	s.put("domains", r.object("k8s-w0"), "1")
+	s.machines.fail = func(node string, _ machine.Access) error {
+		if r.state(node) != "running" {
+			return errors.New("connection refused")
+		}
+		return nil
+	}
+	s.restart("")
+	if changes := s.wantUp(l); !slices.Contains(changes, "k8s-w0: created VM") {
+		t.Errorf("changes: %q", changes)
+	}
+}
+
+func TestOddStatesAreMended(t *testing.T) {
+	for state, want := range map[string]string{"gurumeditation": "halt --force router", "inaccessible": "halt --force router", "saved": "", "aborted": ""} {
+		t.Run(state, func(t *testing.T) {
+			s := newStage(t, VirtualBox)
+			l := study(t)
+			s.wantUp(l)
+			r := fakeRun{s.fakeWorld, s.options.paths("study").dir, VirtualBox, nil}
+			r.set("router", state)
+			s.calls("")
+			if _, err := s.Start(t.Context(), l, "router"); err != nil {
+				t.Fatal(err)
+			}
+			calls := s.calls("vagrant")
+			if got := slices.Contains(calls, "vagrant "+want); want != "" && !got || !slices.Contains(calls, upAll+" --no-parallel router") {
+				t.Errorf("called %q", calls)
+			}
+		})
+	}
+}
+
+func TestWaitsForAnotherVagrant(t *testing.T) {
+	locked := fakeFault{Command: "up", Type: "Vagrant::Errors::MachineActionLockedError",
+		Text: "An action 'up' was attempted on the machine 'router',\nbut another process is already executing an action on the machine.\nVagrant locks each machine for access by only one process at a time."}
+	s := newStage(t, Libvirt)
+	s.faults(locked)
+	s.wantUp(study(t))
+	if !slices.Contains(s.told, ": another vagrant works on lab study, waiting for it") {
+		t.Errorf("told: %q", s.told)
+	}
+
+	s = newStage(t, Libvirt)
+	s.options.LockPatience = time.Nanosecond
+	s.faults(locked)
+	if _, errs := s.up(t.Context(), study(t)); !errors.Is(errs["router"], ErrLocked) {
+		t.Errorf("out of patience: %v", errs)
+	}
+}
+
+func TestDestroyLeavesNothing(t *testing.T) {
+	for _, provider := range []string{VirtualBox, Libvirt} {
+		t.Run(provider, func(t *testing.T) {
+			s := newStage(t, provider)
+			s.put("volumes", "labctl-study-2_router.img", "/pool/bento-VAGRANTSLASH-ubuntu-24.04_vagrant_box_image_202502.21.0_box.img")
+			s.wantUp(study(t))
+			s.put("domains", "labctl-study_lost", "1")
+			s.put("vms", "labctl-study_lost", "")
+			s.put("networks", "labctl-study", "")
+			s.put("domains", "labctl-study-2_router", "1")
+			s.put("networks", "default", "")
+			if _, err := s.Destroy(t.Context(), "study"); err != nil {
+				t.Fatal(err)
+			}
+			if provider == Libvirt {
+				if got := slices.Concat(s.list("domains"), s.list("networks"), s.list("volumes")); !slices.Equal(got, []string{"labctl-study-2_router", "default", "labctl-study-2_router.img"}) {
+					t.Errorf("left: %q", got)
+				}
+			} else if got := s.list("vms"); len(got) > 0 {
+				t.Errorf("left: %q", got)
+			}
+			if entries, err := os.ReadDir(filepath.Join(s.dataDir, "study")); err != nil || len(entries) > 0 {
+				t.Errorf("left in the lab's directory: %v, %v", entries, err)
+			}
+			if labs, err := s.Labs(t.Context()); err != nil || provider == Libvirt && !slices.Equal(labs, []string{"study-2"}) {
+				t.Errorf("labs: %q, %v", labs, err)
+			}
+		})
+	}
+}
+
+func TestBoxImageGoesWithTheLastLab(t *testing.T) {
+	const image = "bento-VAGRANTSLASH-ubuntu-24.04_vagrant_box_image_202502.21.0_box.img"
+	s := newStage(t, Libvirt)
+	first, second := study(t), study(t)
+	second.Metadata.Name = "other"
+	s.wantUp(first)
+	s.put("volumes", image, "") // vagrant uploads it with the first machine
+	s.wantUp(second)
+	for _, name := range []string{"study", "other"} {
+		if !slices.Contains(s.list("volumes"), image) {
+			t.Errorf("%s: the image is gone while a lab uses it", name)
+		}
+		if _, err := s.Destroy(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if slices.Contains(s.list("volumes"), image) {
+		t.Error("the image is left")
+	}
+
+	// One that was there before any lab is somebody else's.
+	s.put("volumes", image, "")
+	s.wantUp(study(t))
+	if _, err := s.Destroy(t.Context(), "study"); err != nil || !slices.Contains(s.list("volumes"), image) {
+		t.Errorf("somebody else's image: %q, %v", s.list("volumes"), err)
+	}
+}
+
+func TestStaleNodeIsDestroyed(t *testing.T) {
+	s := newStage(t, Libvirt)
+	l := study(t)
+	s.wantUp(l)
+	smaller := study(t)
+	smaller.Nodes = slices.DeleteFunc(smaller.Nodes, func(e topo.Entry[topo.Node]) bool { return e.Name == "k8s-w0" })
+	s.wantUp(smaller)
+	changes, err := s.Destroy(t.Context(), "study", "k8s-w0")
+	if err != nil || len(changes) != 1 || changes[0].String() != "k8s-w0: removed VM" {
+		t.Errorf("destroy: %v, %v", changes, err)
+	}
+	if o, err := s.Observe(t.Context(), "study"); err != nil || len(o.Nodes) != 3 {
+		t.Errorf("observed %+v, %v", o, err)
+	}
+}
+
+func TestSSHHosts(t *testing.T) {
+	s := newStage(t, Libvirt)
+	if hosts, err := s.SSHHosts(t.Context(), "study"); err != nil || len(hosts) > 0 {
+		t.Errorf("without a lab: %v, %v", hosts, err)
+	}
+	s.wantUp(study(t))
+	if _, err := s.Halt(t.Context(), "study", "k8s-w1"); err != nil {
+		t.Fatal(err)
+	}
+	hosts, err := s.SSHHosts(t.Context(), "study")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var nodes []string
+	for _, h := range hosts {
+		nodes = append(nodes, h.Node)
+	}
+	if !slices.Equal(nodes, []string{"router", "k8s-ctr", "k8s-w0"}) {
+		t.Errorf("nodes: %q", nodes)
+	}
+	if h := hosts[0]; h.HostName != "127.0.0.1" || h.User != "vagrant" || h.IdentityFile != "/a b/key" || h.KnownHosts != "/pins/study" {
+		t.Errorf("%+v", h)
+	}
+}
+
+func TestNoVagrant(t *testing.T) {
+	s := newStage(t, Libvirt)
+	t.Setenv("PATH", t.TempDir())
+	if _, errs := s.up(t.Context(), study(t)); !errors.Is(errs["router"], ErrNoVagrant) {
+		t.Errorf("up: %v", errs)
+	}
+	findings := s.Preflight(t.Context(), study(t))
+	if !slices.ContainsFunc(findings, func(f provision.Finding) bool { return errors.Is(f.Err, ErrNoVagrant) && f.Cure != "" }) {
+		t.Errorf("preflight: %+v", findings)
+	}
+}

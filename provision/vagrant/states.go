@@ -1,0 +1,160 @@
+package vagrant
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/native-routing/labctl/provision"
+)
+
+// seenFor is how long a look at a lab's machines holds: a command of labctl
+// looks several times, and each look costs a second.
+const seenFor = 3 * time.Second
+
+// lab is what this process knows of one lab. Its files are the truth.
+type lab struct {
+	name string
+	at   paths
+	// asking and working let one vagrant at a time look something up, and one change something.
+	asking, working turn
+
+	mu      sync.Mutex
+	next    *batch
+	running map[string]bool // machines that are known to be up
+	seen    []machineState
+	when    time.Time
+}
+
+// turn is a lock that a context can end the wait for.
+type turn chan struct{}
+
+func (t turn) lock(ctx context.Context) error {
+	select {
+	case t <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (t turn) unlock() { <-t }
+
+func (p *Provider) lab(name string) *lab {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l := p.labs[name]
+	if l == nil {
+		l = &lab{name: name, at: p.options.paths(name), asking: make(turn, 1), working: make(turn, 1), running: map[string]bool{}}
+		p.labs[name] = l
+	}
+	return l
+}
+
+// machineState is a machine in the words of its provider in Vagrant.
+type machineState struct{ node, state string }
+
+// absent is the state of a machine that was never made, or is no more.
+const absent = "not_created"
+
+// states looks at the machines of the lab. Where Vagrant has made none, it is not asked.
+func (p *Provider) states(ctx context.Context, l *lab, s settings) ([]machineState, error) {
+	if len(l.at.made(s.Provider)) == 0 {
+		return nil, ctx.Err()
+	}
+	if err := l.asking.lock(ctx); err != nil {
+		return nil, err
+	}
+	defer l.asking.unlock()
+	l.mu.Lock()
+	if l.seen != nil && time.Since(l.when) < seenFor {
+		defer l.mu.Unlock()
+		return l.seen, nil
+	}
+	l.mu.Unlock()
+	if err := l.ensureVagrantfile(s); err != nil {
+		return nil, err
+	}
+	seen := []machineState{}
+	err := p.runner(l, s.Provider).run(ctx, func(e event) {
+		if e.Type == "state" && e.Target != "" {
+			seen = append(seen, machineState{e.Target, e.data(0)})
+		}
+	}, "status")
+	if err != nil {
+		return nil, p.only(l, "", err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.seen, l.when = seen, time.Now()
+	for _, m := range seen {
+		if standing(m.state) == provision.NodeRunning {
+			l.running[m.node] = true
+		} else {
+			delete(l.running, m.node)
+		}
+	}
+	return seen, nil
+}
+
+// unsee has the machines looked at anew.
+func (l *lab) unsee() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.seen = nil
+}
+
+// ensureVagrantfile writes one that only names the machines, where a hand has
+// removed it: without it Vagrant would not find them.
+func (l *lab) ensureVagrantfile(s settings) error {
+	if exists(l.at.vagrantfile()) {
+		return nil
+	}
+	v := vagrantfile{Lab: l.name, Box: DefaultBox, Provider: s.Provider, Management: s.Management, Stale: l.at.made(s.Provider)}
+	text, err := v.render()
+	if err == nil {
+		_, err = l.at.write(l.at.vagrantfile(), text)
+	}
+	return err
+}
+
+// standing is what a state of VirtualBox's or libvirt's means for a lab; empty
+// for a machine that is not there.
+func standing(state string) provision.NodeState {
+	switch state {
+	case absent, "":
+		return ""
+	case "running":
+		return provision.NodeRunning
+	case "poweroff", "shutoff", "saved", "paused", "pmsuspended", "aborted":
+		return provision.NodeStopped
+	default:
+		return provision.NodeBroken
+	}
+}
+
+// described says what a state means to a person.
+func described(node, state string) string {
+	switch standing(state) {
+	case provision.NodeRunning:
+		return ""
+	case provision.NodeStopped:
+		if state == "poweroff" || state == "shutoff" {
+			return "its VM is halted (labctl start " + node + ")"
+		}
+		return "its VM is " + strings.ReplaceAll(state, "_", " ") + " (labctl start " + node + ")"
+	default:
+		return "its VM is in the state " + strings.ReplaceAll(state, "_", " ") + " (labctl up mends it)"
+	}
+}
+
+// stateOf is absent where the machine is not among them.
+func stateOf(states []machineState, node string) string {
+	i := slices.IndexFunc(states, func(m machineState) bool { return m.node == node })
+	if i < 0 {
+		return absent
+	}
+	return states[i].state
+}
