@@ -12,6 +12,9 @@ AGENTS  := agent/embedded/bin/agent-linux-amd64 agent/embedded/bin/agent-linux-a
 GOFLAGS_STATIC := -trimpath -ldflags "-s -w -X main.version=$(or $(VERSION),0.1.0-dev)"
 SOURCES := $(shell find agent bpf labctl provision topologies -name '*.go' -o -name '*.yaml' -o -name '*.json' -o -name '*.css' -o -name '*.o' 2>/dev/null) go.mod go.sum
 
+VMS := ./labctl/vmtest
+ALL_BUT_VMS = $(filter-out %/labctl/vmtest,$(shell $(GO) list ./...))
+
 GOTESTSUM   := gotest.tools/gotestsum@v1.13.0
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
@@ -33,12 +36,15 @@ up: build
 down: build
 	$(ROOT) ./bin/labctl down
 
-# -count=1: what passed before says nothing of this kernel and its tools now.
+# -count=1: what passed before says nothing of this kernel and its tools now. The
+# VMs come last and alone: they take all processors for minutes, and others
+# measure time.
 test: tools $(AGENTS)
-	$(GO) run $(GOTESTSUM) --format pkgname --jsonfile bin/test.json -- $(ROOTENV) -count=1 -timeout 20m ./...
+	$(GO) run $(GOTESTSUM) --format pkgname --jsonfile bin/test.json -- $(ROOTENV) -count=1 -timeout 20m $(ALL_BUT_VMS)
+	$(GO) run $(GOTESTSUM) --format testname --jsonfile bin/test-vms.json -- $(ROOTENV) -count=1 -timeout 25m $(VMS)
 
 race: tools $(AGENTS)
-	$(GO) run $(GOTESTSUM) --format pkgname -- $(ROOTENV) -race -timeout 30m ./...
+	$(GO) run $(GOTESTSUM) --format pkgname -- $(ROOTENV) -race -timeout 30m $(ALL_BUT_VMS)
 
 # Prints what missed its goal, and fails only where it could not measure.
 bench: build
@@ -65,19 +71,10 @@ fuzz:
 	done
 	$(GO) test $(ROOTENV) -count=1 ./labctl/explain -run Property -args -topologies 1000
 
-# The tools that tests compare with, by the Debian package that holds each. Tests
-# start an sshd of their own; one that came with its package is not to listen.
+# What the tests need beside Go.
 tools:
 	@mkdir -p bin
-	@missing=; for pair in ip:iproute2 ping:iputils-ping tracepath:iputils-tracepath tcpdump:tcpdump nft:nftables iptables:iptables sysctl:procps setpriv:util-linux ssh-keygen:openssh-client dot:graphviz curl:curl clang:clang llvm-strip:llvm; do \
-	  command -v $${pair%%:*} >/dev/null || missing="$$missing $${pair##*:}"; done; \
-	[ -e /usr/sbin/sshd ] || missing="$$missing openssh-server"; \
-	[ -e /usr/include/bpf/bpf_helpers.h ] || missing="$$missing libbpf-dev"; \
-	if [ -n "$$missing" ]; then \
-	  command -v apt-get >/dev/null || { echo "the tests need$$missing: install them"; exit 1; }; \
-	  $(ROOT) apt-get update -qq && $(ROOT) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing >/dev/null; \
-	  case "$$missing" in *openssh-server*) \
-	    [ ! -d /run/systemd/system ] || $(ROOT) systemctl disable --now --quiet ssh.service ssh.socket;; esac; fi
+	@.ci/tools
 
 clean:
 	rm -rf bin $(AGENTS)

@@ -79,6 +79,16 @@ type KernelSharer interface {
 	KernelRelease() string
 }
 
+// NodeLinker is a provider that can do for a few nodes what EnsureLinks does for
+// all, and leave the others as they are.
+type NodeLinker interface {
+	EnsureNodeLinks(ctx context.Context, t *topo.Topology, nodes ...string) ([]Change, error)
+}
+
+// Borrower is a provider whose nodes are somebody's own machines: what the lab
+// did not make on them is not the lab's to take away.
+type Borrower interface{ Borrowed() }
+
 // Severity says whether a finding stops the lab.
 type Severity string
 

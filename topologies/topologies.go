@@ -19,7 +19,7 @@ const Default = "native-routing"
 // ErrNotShipped is a name that no shipped topology has.
 var ErrNotShipped = errors.New("no such topology is shipped")
 
-//go:embed *.yaml workloads
+//go:embed *.yaml workloads lessons
 var files embed.FS
 
 //go:embed schema.json

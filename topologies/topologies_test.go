@@ -113,7 +113,8 @@ func TestExceptions(t *testing.T) {
 		"pods k8s-ctr → pods k8s-w0: lost", "pods k8s-w0 → pods k8s-ctr: lost", "pods k8s-w0 → pods k8s-w1: lost", "pods k8s-w1 → pods k8s-w0: lost",
 	}
 	for stage, want := range map[string][]string{
-		"baseline": baseline, "no-masquerade": baseline, "static-routes": nil,
+		"baseline": baseline, "no-masquerade": baseline, "static-routes": nil, "bgp": nil,
+		"overlay": {"node router → pods k8s-ctr: lost", "node router → pods k8s-w0: lost", "node router → pods k8s-w1: lost"},
 		"one-route": {
 			"node k8s-w0 → pods k8s-ctr: lost", "node k8s-w0 → pods k8s-w1: lost", "node router → pods k8s-ctr: lost", "node router → pods k8s-w1: lost",
 			"pods k8s-ctr → pods k8s-w0: reply-lost", "pods k8s-w0 → pods k8s-ctr: lost", "pods k8s-w0 → pods k8s-w1: lost", "pods k8s-w1 → pods k8s-w0: reply-lost",

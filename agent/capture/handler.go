@@ -38,6 +38,12 @@ func NewHandler(in func(pod string, do func() error) error) http.Handler {
 }
 
 func (c *captures) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	// The request's body stays open: nothing may wait for its end before it answers.
+	if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {
+		api.WriteError(w, err)
+		return
+	}
+	w.Header().Set("Connection", "close") // and there may be more to come of it
 	select {
 	case c.places <- struct{}{}:
 		defer func() { <-c.places }()
@@ -62,10 +68,6 @@ func (c *captures) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // stream captures until the caller closes the request's body, or goes away.
 func (c *captures) stream(w http.ResponseWriter, r *http.Request, request api.CaptureRequest) {
 	out := http.NewResponseController(w)
-	if err := out.EnableFullDuplex(); err != nil {
-		api.WriteError(w, err)
-		return
-	}
 	stream, err := c.open(w, out, request)
 	if err != nil {
 		api.WriteError(w, err)

@@ -5,6 +5,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/native-routing/labctl/agent/api"
 	"github.com/native-routing/labctl/agent/inspect"
@@ -40,5 +41,9 @@ func settings(state api.State) []api.Setting {
 	if state.Cluster.Masquerade {
 		masquerade = "on, beyond " + state.Cluster.NativeCIDR.String()
 	}
-	return []api.Setting{{Name: "masquerade", Value: masquerade}}
+	routing := "native"
+	if state.Pods != nil && state.Pods.Overlay != nil {
+		routing = fmt.Sprintf("vxlan, VNI %d, UDP port %d", state.Pods.Overlay.VNI, state.Pods.Overlay.Port)
+	}
+	return []api.Setting{{Name: "masquerade", Value: masquerade}, {Name: "routing", Value: routing}}
 }

@@ -39,7 +39,7 @@ type part interface {
 //	routes    the pod gateway and routes to other nodes' pods
 //	speaker   → the routes that BGP taught to routes
 //	pods      → their links and processes to datapath, their readiness to peers
-//	datapath  → which pods are reached to peers
+//	datapath  → which pods are reached to peers, and when the tunnel may open to routes
 //	peers     → the readiness of all pods to balancer and names
 //	datapath  → its maps to balancer
 //	balancer  → which addresses became services to datapath
@@ -80,7 +80,7 @@ func newParts(config Config) (*parts, error) {
 		return nil, err
 	}
 	p.datapath, err = datapath.New(datapath.Config{
-		PinDir: config.BPFDir, Cgroup: config.Cgroup, Namespace: netns.None(), Report: report("datapath"), OnMaps: p.newMaps, OnPods: p.tellReached,
+		PinDir: config.BPFDir, Cgroup: config.Cgroup, Namespace: netns.None(), Report: report("datapath"), OnMaps: p.newMaps, OnPods: p.tellReached, OnTunnel: p.routes.Guard,
 	})
 	if err != nil {
 		return nil, err

@@ -35,6 +35,9 @@ type Config struct {
 	// OnPods is told, from there too, the UIDs of the pods that packets reach,
 	// after each look. It may be nil.
 	OnPods func(uids []string)
+	// OnTunnel is told, from there too, the index of the tunnel's device when it
+	// bears all of its programs; 0 while it does not. It may be nil.
+	OnTunnel func(index int)
 }
 
 // Datapath keeps one node's eBPF in line with a state. Its methods are safe for

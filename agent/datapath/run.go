@@ -140,6 +140,9 @@ func (d *Datapath) pass() bool {
 	p := &pass{d: d, state: *state, pods: pods, podsKnown: known, inUse: make(map[int]bool)}
 	p.run()
 	d.publish(version, p)
+	if d.config.OnTunnel != nil {
+		d.config.OnTunnel(p.tunnel())
+	}
 	if d.config.OnPods != nil {
 		d.config.OnPods(p.reached())
 	}

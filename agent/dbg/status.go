@@ -255,7 +255,11 @@ func (s *nodeStatus) writeDatapath(w io.Writer) {
 	if s.Datapath == nil {
 		return
 	}
-	fmt.Fprint(w, "Routing:\tNetwork: Native   Host: Legacy\n")
+	network := "Native"
+	if pods := s.names.State.Pods; pods != nil && pods.Overlay != nil {
+		network = "Tunnel [vxlan]"
+	}
+	fmt.Fprintf(w, "Routing:\tNetwork: %s   Host: Legacy\n", network)
 	attach := "TCX"
 	if s.Datapath.Attach == "clsact" {
 		attach = "Legacy TC"

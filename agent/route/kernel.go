@@ -5,6 +5,7 @@ package route
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"slices"
 
@@ -86,7 +87,10 @@ func readSysctls(sysctls Sysctls, wanted []api.Sysctl) []SysctlValue {
 	for i, want := range wanted {
 		value, err := sysctls.Read(want.Name)
 		values[i].Value = value
-		if err != nil {
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			values[i].Err = "gone" // with its interface
+		case err != nil:
 			values[i].Err = err.Error()
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/native-routing/labctl/agent/api"
+	"github.com/native-routing/labctl/agent/rtnl"
 )
 
 // TunnelDevice is the VXLAN device by which a node reaches all peers' pods.
@@ -30,6 +31,9 @@ func (a Action) tunnelString() string {
 	if a.Verb == Add {
 		s += fmt.Sprintf(" type vxlan id %d dstport %d local %s nolearning", v.VNI, v.Port, v.Local)
 	}
+	if a.Verb == Set && !a.Link.Closed {
+		s += " up"
+	}
 	return s + fmt.Sprintf(" address %s mtu %d alias %q", a.Link.MAC, a.Link.MTU, a.Link.Alias)
 }
 
@@ -42,11 +46,19 @@ func (p *planner) overlay(pods api.PodNetwork) {
 	if pods.Overlay == nil || !p.tunnelLink(pods) {
 		return
 	}
+	open := p.tunnelOpen()
 	for _, peer := range pods.Peers {
 		mac := tunnelMAC(peer.Gateway)
-		p.neighbour(api.Neighbour{Address: peer.Gateway, Device: TunnelDevice, MAC: mac, State: statePermanent})
 		p.forward(api.Forward{Device: TunnelDevice, MAC: mac, Remote: peer.Address, State: statePermanent})
-		p.route(Key{kindRoute, fmt.Sprintf("%s via %s dev %s", peer.CIDR, peer.Gateway, TunnelDevice)}, api.Route{
+		key := Key{kindRoute, fmt.Sprintf("%s via %s dev %s", peer.CIDR, peer.Gateway, TunnelDevice)}
+		if !open { // nor would the kernel take the others
+			p.object(api.OwnerAgent, Key{kindNeighbour, fmt.Sprintf("%s dev %s", peer.Gateway, TunnelDevice)}, api.Pending, "")
+			p.object(api.OwnerAgent, key, api.Pending, "")
+			p.keep(peer.CIDR)
+			continue
+		}
+		p.neighbour(api.Neighbour{Address: peer.Gateway, Device: TunnelDevice, MAC: mac, State: statePermanent})
+		p.route(key, api.Route{
 			To:       peer.CIDR,
 			NextHops: []api.NextHop{{Via: peer.Gateway, Device: TunnelDevice, OnLink: true}},
 			Scope:    "global",
@@ -55,6 +67,23 @@ func (p *planner) overlay(pods api.PodNetwork) {
 		})
 	}
 	p.staleEntries(pods)
+}
+
+// tunnelOpen says whether packets may come out of the tunnel: programs are on its
+// device, or there shall be none. One that is open stays so.
+func (p *planner) tunnelOpen() bool {
+	link := p.links[TunnelDevice]
+	return p.state.Cluster == nil || link != nil && (link.Up || p.seen.Guarded == link.Index)
+}
+
+// keep leaves the agent's routes to a prefix as they are: they are the way there
+// until the tunnel is open.
+func (p *planner) keep(to netip.Prefix) {
+	for _, i := range p.routes[to] {
+		if p.seen.Tables.Routes[i].Protocol == rtnl.RouteProtocol {
+			p.kept[i] = true
+		}
+	}
 }
 
 // tunnelLink says whether the device can carry the rest. What is wrong of it and
@@ -71,15 +100,22 @@ func (p *planner) tunnelLink(pods api.PodNetwork) bool {
 			"the agent did not make %s (%s): remove it (ip link delete %[1]s)", TunnelDevice, cmp.Or(have.Kind, "no vxlan")))
 		return false
 	case have != nil && have.VXLAN != nil && *have.VXLAN == *want.VXLAN:
-		if have.Up && have.MTU == want.MTU && have.Alias == want.Alias && have.MAC == want.MAC {
+		want.Closed = !p.tunnelOpen()
+		same := have.MTU == want.MTU && have.Alias == want.Alias && have.MAC == want.MAC
+		switch {
+		case same && have.Up:
 			p.want(key)
-		} else {
+		case same && want.Closed:
+			p.object(api.OwnerAgent, key, api.Pending, "it is down until the datapath's programs are on it")
+		default:
 			p.want(key, Action{Verb: Set, Link: want})
 		}
 		return true
 	case have != nil:
 		p.first = append(p.first, Action{Verb: Delete, Object: key, Link: &LinkChange{Name: TunnelDevice}})
+		p.links[TunnelDevice] = nil // what follows is about another one
 	}
+	want.Closed = !p.tunnelOpen()
 	p.want(key, Action{Verb: Add, Link: want}, Action{Verb: Set, Link: want})
 	return true
 }

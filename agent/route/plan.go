@@ -32,6 +32,8 @@ type Observation struct {
 	Sysctls []SysctlValue
 	// Learned is what BGP taught.
 	Learned Learned
+	// Guarded is the index of the tunnel's device when it bears its programs, else 0.
+	Guarded int
 }
 
 // neighbours are the entries of a device that somebody wrote.
@@ -97,6 +99,8 @@ type LinkChange struct {
 	// VXLAN and MAC are those of a tunnel's device; nil and empty for the gateway.
 	VXLAN *api.VXLAN
 	MAC   string
+	// Closed leaves a tunnel's device down.
+	Closed bool
 }
 
 // AddressChange is an address of a device.

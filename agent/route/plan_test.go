@@ -76,6 +76,7 @@ func testPlan(t *testing.T, file string) {
 		seen.Tables.Forwards = append(seen.Tables.Forwards, api.Forward{
 			MAC: words[0], Remote: netip.MustParseAddr(words[2]), State: words[4], Device: TunnelDevice})
 	})
+	each(section("guarded"), func(words []string) { seen.Guarded, _ = strconv.Atoi(words[0]) })
 	each(section("sysctls"), func(words []string) { seen.Sysctls = append(seen.Sysctls, SysctlValue{Value: words[0]}) })
 
 	actions, objects := Plan(state, seen)
@@ -116,8 +117,8 @@ func each(lines string, do func(words []string)) {
 	}
 }
 
-// parseLink reads `NAME KIND|- [up] [carrier] [noarp] mtu N [mark LAB,NODE] [was NAME]
-// [id VNI dstport PORT local ADDRESS [learning]] [address MAC] [PREFIX...]`.
+// parseLink reads `NAME KIND|- [up] [carrier] [noarp] mtu N [mark LAB,NODE]
+// [was NAME] [id VNI dstport PORT local ADDRESS [learning]] [address MAC] [PREFIX...]`.
 func parseLink(words []string) api.Link {
 	link := api.Link{Name: words[0], Kind: strings.Trim(words[1], "-")}
 	for i, w := range words {

@@ -65,6 +65,7 @@ type Reconciler struct {
 	version uint64 // counts the states; a repeated one counts anew
 	settled uint64 // the version that objects speak of
 	learned Learned
+	guarded int // index of the device that Guard told of
 	objects []api.Object
 	mended  map[Key]int
 }
@@ -129,6 +130,20 @@ func (r *Reconciler) Learn(l Learned) {
 		r.version++
 	}
 	signal(r.wake)
+}
+
+// Guard tells the index of the tunnel's device when the datapath's programs are
+// on it, 0 while they are not. In a state with a cluster the device is not set up
+// before: what comes through a tunnel without programs the kernel would answer
+// itself, and break connections that the node only stands in for.
+func (r *Reconciler) Guard(index int) {
+	r.mu.Lock()
+	changed := r.guarded != index
+	r.guarded = index
+	r.mu.Unlock()
+	if changed {
+		signal(r.wake)
+	}
 }
 
 // Status is how each object of the state that was set last stands; it lacks
@@ -278,7 +293,7 @@ func (r *Reconciler) quieten(ctx context.Context, calm bool) bool {
 // says whether it changed anything, and whether all went well.
 func (r *Reconciler) pass(ctx context.Context, written *uint64) (changed, healthy bool) {
 	r.mu.Lock()
-	state, version, learned := r.state, r.version, r.learned
+	state, version, learned, guarded := r.state, r.version, r.learned, r.guarded
 	r.mu.Unlock()
 	if state == nil {
 		return false, true
@@ -292,7 +307,7 @@ func (r *Reconciler) pass(ctx context.Context, written *uint64) (changed, health
 			r.report(fmt.Errorf("look at the kernel's tables: %w", err))
 			return changed, false
 		}
-		seen.Learned = learned
+		seen.Learned, seen.Guarded = learned, guarded
 		actions, objects := Plan(*state, seen)
 		todo := actions[:0:0]
 		for _, a := range actions {

@@ -59,7 +59,8 @@ func (k *kernel) rules() []api.Object {
 	return found
 }
 
-// ruleText is a rule as ip-rule(8) takes it.
+// ruleText is a rule as ip-rule(8) takes it to delete it. The library does not
+// tell a blackhole from other rules without a table, and neither does this.
 func ruleText(r netlink.Rule) string {
 	words := []string{fmt.Sprintf("pref %d", max(0, r.Priority))}
 	say := func(format string, args ...any) { words = append(words, fmt.Sprintf(format, args...)) }
@@ -94,19 +95,19 @@ func ruleText(r netlink.Rule) string {
 	if r.Dport != nil {
 		say("dport %d-%d", r.Dport.Start, r.Dport.End)
 	}
+	if r.Tos != 0 {
+		say("tos %#x", r.Tos)
+	}
 	switch names := map[int]string{unix.RT_TABLE_LOCAL: "local", unix.RT_TABLE_MAIN: "main", unix.RT_TABLE_DEFAULT: "default"}; {
 	case r.Goto > 0:
 		say("goto %d", r.Goto)
-	case r.Type == unix.FR_ACT_BLACKHOLE:
-		say("blackhole")
-	case r.Type == unix.FR_ACT_UNREACHABLE:
-		say("unreachable")
-	case r.Type == unix.FR_ACT_PROHIBIT:
-		say("prohibit")
 	case names[r.Table] != "":
 		say("lookup %s", names[r.Table])
 	case r.Table > 0:
 		say("lookup %d", r.Table)
+	}
+	if r.SuppressPrefixlen >= 0 {
+		say("suppress_prefixlength %d", r.SuppressPrefixlen)
 	}
 	return strings.Join(words, " ")
 }

@@ -50,6 +50,9 @@ func (k *kernel) setTunnel(want LinkChange) error {
 			return err
 		}
 	}
+	if want.Closed {
+		return nil
+	}
 	return h.LinkSetUp(link)
 }
 

@@ -260,6 +260,12 @@ func TestWatch(t *testing.T) {
 			}
 		}
 	}
+	for told := true; told; { // of the links, which come up as the kernel finds the time
+		time.Sleep(100 * time.Millisecond)
+		for told = false; len(heard) > 0; told = true {
+			<-heard
+		}
+	}
 	expect("silence", false)
 	apply(t, c, changes(Add, 100, device))
 	expect("routes of the excepted socket", false)

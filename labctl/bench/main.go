@@ -34,6 +34,9 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == trafficCommand {
 		os.Exit(trafficMain(os.Args[2:], os.Stderr))
 	}
+	if len(os.Args) > 1 && os.Args[1] == vmsCommand {
+		os.Exit(vmsMain(os.Args[2:], os.Stdout, os.Stderr))
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
@@ -59,6 +62,7 @@ func measures() []measure {
 		{"traffic", measureTraffic},
 		{"services", measureServices},
 		{"scale", measureScale},
+		{"vms", measureVMs},
 	}
 }
 

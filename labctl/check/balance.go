@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/native-routing/labctl/agent/api"
+	"github.com/native-routing/labctl/labctl/lang"
 	"github.com/native-routing/labctl/topologies/topo"
 )
 
@@ -106,7 +107,7 @@ func (s *services) judgeServices() []Result {
 // judgeBalanced judges one row of requests: who answers must be exactly the
 // backends that can be reached, and what fails exactly the rest.
 func (s *services) judgeBalanced(r Result, b balanced) Result {
-	r.Expected = b.expected()
+	r.Expected = b.expected(s.say)
 	t, known := s.count(&b)
 	if !known {
 		return s.unseen(r, r.Node)
@@ -114,8 +115,8 @@ func (s *services) judgeBalanced(r Result, b balanced) Result {
 	if len(b.shares) == 0 {
 		return s.judgeRefused(r, b, t)
 	}
-	r.Seen = b.seen(t)
-	wrong, broken := b.anomalies(t)
+	r.Seen = b.seen(s.say, t)
+	wrong, broken := b.anomalies(s.say, t)
 	if broken {
 		r.Outcome, r.Seen = Failed, strings.Join(append([]string{r.Seen}, wrong...), "; ")
 		r.Causes = s.balanceCauses(b, t, wrong)
@@ -152,7 +153,7 @@ func (b balanced) outcome(t tally) Outcome {
 }
 
 // expected is what should come of the requests, in a few words.
-func (b balanced) expected() string {
+func (b balanced) expected(say lang.Printer) string {
 	var answer, lose []string
 	for _, p := range b.shares {
 		if p.way.declared {
@@ -164,22 +165,22 @@ func (b balanced) expected() string {
 	var texts []string
 	switch {
 	case len(b.shares) == 0:
-		return "refused: no backend"
+		return say.Sprintf("refused: no backend")
 	case b.service.Affinity > 0:
-		texts = append(texts, "one of "+strings.Join(append(answer, lose...), " ")+" for all requests")
+		texts = append(texts, say.Sprintf("one of %s for all requests", strings.Join(append(answer, lose...), " ")))
 		return texts[0]
 	case len(answer) > 0:
-		texts = append(texts, "answers of "+strings.Join(answer, " "))
+		texts = append(texts, say.Sprintf("answers of %s", strings.Join(answer, " ")))
 	}
 	if len(lose) > 0 {
-		texts = append(texts, "requests to "+strings.Join(lose, " ")+" lost")
+		texts = append(texts, say.Sprintf("requests to %s lost", strings.Join(lose, " ")))
 	}
 	return strings.Join(texts, ", ")
 }
 
 // seen is who answered how often.
-func (b balanced) seen(t tally) string {
-	text := plural(t.total-t.failed, "answer")
+func (b balanced) seen(say lang.Printer, t tally) string {
+	text := plural(say, t.total-t.failed, "1 answer", "%d answers")
 	if b.protocol == "http" {
 		var counts []string
 		for _, p := range b.shares {
@@ -188,31 +189,31 @@ func (b balanced) seen(t tally) string {
 		text += " (" + strings.Join(counts, ", ") + ")"
 	}
 	if t.failed > 0 {
-		text += fmt.Sprintf(", %d of %d failed", t.failed, t.total)
+		text += say.Sprintf(", %d of %d failed", t.failed, t.total)
 	}
 	return text
 }
 
 // anomalies are what the ways to the backends do not account for.
-func (b balanced) anomalies(t tally) (texts []string, some bool) {
+func (b balanced) anomalies(say lang.Printer, t tally) (texts []string, some bool) {
 	lost := slices.ContainsFunc(b.shares, part.lost)
 	for _, name := range t.strangers {
-		texts = append(texts, name+" answers, which is none of its backends")
+		texts = append(texts, say.Sprintf("%s answers, which is none of its backends", name))
 	}
 	for _, p := range b.shares {
 		switch {
 		case b.protocol != "http":
 		case p.lost() && p.answered > 0 && p.way.outcome != Unknown:
-			texts = append(texts, p.String()+" answers, although it cannot be reached directly")
+			texts = append(texts, say.Sprintf("%s answers, although it cannot be reached directly", p))
 		case b.full && !p.lost() && !p.doubtful && p.answered == 0:
-			texts = append(texts, p.String()+" never answers")
+			texts = append(texts, say.Sprintf("%s never answers", p))
 		}
 	}
 	if t.failed > 0 && !lost {
-		texts = append(texts, fmt.Sprintf("%d of %d requests fail: %s", t.failed, t.total, t.failure))
+		texts = append(texts, say.Sprintf("%d of %d requests fail: %s", t.failed, t.total, t.failure))
 	}
 	if t.failed == 0 && lost && b.full && !slices.ContainsFunc(b.shares, func(p part) bool { return p.lost() && (p.doubtful || p.way.outcome == Unknown) }) {
-		texts = append(texts, "no request fails")
+		texts = append(texts, say.Sprintf("no request fails"))
 	}
 	return texts, len(texts) > 0
 }
@@ -240,7 +241,7 @@ func (s *services) balanceCauses(b balanced, t tally, wrong []string) []Cause {
 	}
 	if len(causes) == 0 {
 		causes = []Cause{{Node: b.from.node, Cure: "labctl dbg " + b.from.node + " monitor", Effect: strings.Join(wrong, "; "),
-			Reason: fmt.Sprintf("does not balance service %s as its maps say", shortKey(b.service.Key()))}}
+			Reason: s.say.Sprintf("does not balance service %s as its maps say", shortKey(b.service.Key()))}}
 	}
 	return unique(causes)
 }
@@ -268,7 +269,7 @@ func (s *services) deafCauses(b balanced, t tally) []Cause {
 			return v.reasons
 		}
 		return []Cause{{Node: c.entry, Effect: t.failure, Cure: "labctl dbg " + c.entry + " monitor",
-			Reason: fmt.Sprintf("NodePort %d of service %s does not answer to callers from outside", c.service.Ports[c.port].NodePort, shortKey(c.service.Key()))}}
+			Reason: s.say.Sprintf("NodePort %d of service %s does not answer to callers from outside", c.service.Ports[c.port].NodePort, shortKey(c.service.Key()))}}
 	}
 	return nil
 }
@@ -285,17 +286,17 @@ func withoutEffect(causes []Cause) []Cause {
 func (s *services) judgeRefused(r Result, b balanced, t tally) Result {
 	r.Seen, r.Outcome = t.failure, OK
 	if ending := s.ending(b); len(ending) > 0 {
-		r.Expected = "answers of terminating backends, until they are gone: " + strings.Join(ending, " ")
-		r.Seen = cmp.Or(t.failure, plural(t.total, "answer"))
+		r.Expected = s.say.Sprintf("answers of terminating backends, until they are gone: %s", strings.Join(ending, " "))
+		r.Seen = cmp.Or(t.failure, plural(s.say, t.total, "1 answer", "%d answers"))
 		return r
 	}
 	switch {
 	case t.failed < t.total:
-		r.Seen, r.Outcome = plural(t.total-t.failed, "answer"), Failed
+		r.Seen, r.Outcome = plural(s.say, t.total-t.failed, "1 answer", "%d answers"), Failed
 		r.Causes = s.balanceCauses(b, t, t.strangers)
 	case !b.outside && slices.Contains(t.errors, errorTimeout):
 		r.Outcome = Failed
-		r.Causes = s.balanceCauses(b, t, []string{"calls are lost instead of refused"})
+		r.Causes = s.balanceCauses(b, t, []string{s.say.Sprintf("calls are lost instead of refused")})
 	}
 	return r
 }
@@ -321,19 +322,18 @@ func (s *services) explain(b balanced, t tally) string {
 	for _, p := range b.shares {
 		if p.lost() {
 			lost++
-			texts = append(texts, fmt.Sprintf("backend %s (%s, %s)", s.backendID(b, p.backend), p.address.Addr(), p.node))
+			texts = append(texts, s.say.Sprintf("backend %s (%s, %s)", s.backendID(b, p.backend), p.address.Addr(), p.node))
 		}
 	}
-	verb := " is"
+	service, backends, part := shortKey(b.service.Key()), strings.Join(texts, s.say.Sprintf(" and ")), fraction(s.say, lost, len(b.shares), b.service)
+	text := s.say.Sprintf("%s: %s is active in the map and unreachable from %s: %s", service, backends, b.from.node, part)
 	if lost > 1 {
-		verb = " are"
+		text = s.say.Sprintf("%s: %s are active in the map and unreachable from %s: %s", service, backends, b.from.node, part)
 	}
-	text := fmt.Sprintf("%s: %s%s active in the map and unreachable from %s: %s",
-		shortKey(b.service.Key()), strings.Join(texts, " and "), verb, b.from.node, fraction(lost, len(b.shares), b.service))
 	if reasons := s.reasons(b); reasons != "" {
 		text += "; " + reasons
 	}
-	return fmt.Sprintf("%s (%d of %d failed)", text, t.failed, t.total)
+	return s.say.Sprintf("%s (%d of %d failed)", text, t.failed, t.total)
 }
 
 // backendID is the number of a backend in the maps of the node that balances.
@@ -384,22 +384,22 @@ func (s *services) sentence(c Cause) string {
 }
 
 // fraction says which part of the requests fails.
-func fraction(lost, all int, service api.Service) string {
+func fraction(say lang.Printer, lost, all int, service api.Service) string {
 	switch {
 	case service.Affinity > 0:
-		return "all requests of a client that keeps to it fail"
+		return say.Sprintf("all requests of a client that keeps to it fail")
 	case lost == all:
-		return "every request fails"
+		return say.Sprintf("every request fails")
 	case lost == 1:
-		return fmt.Sprintf("one request in %s fails", number(all))
+		return say.Sprintf("one request in %s fails", number(say, all))
 	}
-	return fmt.Sprintf("%s requests in %s fail", number(lost), number(all))
+	return say.Sprintf("%s requests in %s fail", number(say, lost), number(say, all))
 }
 
 // number is a small number as one writes it in a sentence.
-func number(n int) string {
+func number(say lang.Printer, n int) string {
 	words := []string{"no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"}
-	if n < len(words) {
+	if n < len(words) && say.Language() == lang.English {
 		return words[n]
 	}
 	return fmt.Sprint(n)

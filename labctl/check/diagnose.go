@@ -1,11 +1,11 @@
 package check
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 
 	"github.com/native-routing/labctl/agent/api"
+	"github.com/native-routing/labctl/labctl/lang"
 	"github.com/native-routing/labctl/topologies/path"
 )
 
@@ -65,8 +65,8 @@ func (v *verification) overruled(way path.Path) []Cause {
 		node, _ := v.observed.Node(hop.Node)
 		got, asked := v.decision(hop.Node, way.To)
 		if d := node.Lookup(way.To); asked && !agrees(node, d, got) {
-			return []Cause{{Node: hop.Node, Reason: "the main table does not decide: a rule or another table does", Cure: on(hop.Node, "ip rule"),
-				Effect: fmt.Sprintf("to %s it goes %s", way.To, seenDecision(got))}}
+			return []Cause{{Node: hop.Node, Reason: v.say.Sprintf("the main table does not decide: a rule or another table does"), Cure: on(hop.Node, "ip rule"),
+				Effect: v.say.Sprintf("to %s it goes %s", way.To, seenDecision(got))}}
 		}
 	}
 	return nil
@@ -94,12 +94,12 @@ func (v *verification) wrongNeighbour(l loss, way path.Path) []Cause {
 				continue
 			}
 			if n.State == "incomplete" || n.State == "failed" {
-				return []Cause{v.deafNetwork(hop, fmt.Sprintf("%s gets no answer to its ARP requests for %s", hop.Node, next))}
+				return []Cause{v.deafNetwork(hop, v.say.Sprintf("%s gets no answer to its ARP requests for %s", hop.Node, next))}
 			}
 			if n.MAC == "" || v.holdsMAC(holder.Node, n.MAC) {
 				continue
 			}
-			return []Cause{{Node: hop.Node, Reason: fmt.Sprintf("neighbour %s on %s is %s (%s), which is not %s", next, n.Device, n.MAC, n.State, holder.Node),
+			return []Cause{{Node: hop.Node, Reason: v.say.Sprintf("neighbour %s on %s is %s (%s), which is not %s", next, n.Device, n.MAC, n.State, holder.Node),
 				Cure: on(hop.Node, "ip neigh del %s dev %s", next, n.Device)}}
 		}
 	}
@@ -109,7 +109,7 @@ func (v *verification) wrongNeighbour(l loss, way path.Path) []Cause {
 // deafNetwork is a network that does not carry what a node sends on it.
 func (v *verification) deafNetwork(from path.Hop, effect string) Cause {
 	network := v.healthy.Wires[path.Port{Node: from.Node, Interface: from.Out}]
-	return Cause{Reason: fmt.Sprintf("network %s loses packets: nobody hears what is sent on it", network), Cure: "labctl up", Effect: effect}
+	return Cause{Reason: v.say.Sprintf("network %s loses packets: nobody hears what is sent on it", network), Cure: "labctl up", Effect: effect}
 }
 
 // holdsMAC says whether an interface of the node has the address; also where
@@ -146,16 +146,16 @@ func (v *verification) remembered(l loss, way path.Path) bool {
 // a network was lost by the network, and anything else by the node.
 func (v *verification) unexplained(l loss) Cause {
 	if _, wired := v.healthy.Wires[path.Port{Node: l.node, Interface: l.device}]; wired && l.leaving {
-		return v.deafNetwork(path.Hop{Node: l.node, Out: l.device}, fmt.Sprintf("this one left %s by %s", l.node, l.device))
+		return v.deafNetwork(path.Hop{Node: l.node, Out: l.device}, v.say.Sprintf("this one left %s by %s", l.node, l.device))
 	}
 	return Cause{Node: l.node, Cure: on(l.node, "nft list ruleset"),
-		Reason: "drops a packet that its tables would pass on: a firewall rule or a program does it"}
+		Reason: v.say.Sprintf("drops a packet that its tables would pass on: a firewall rule or a program does it")}
 }
 
 // why explains a way that does not arrive: by the first node on it that routes
 // otherwise than it should, and else by the node where it ends.
 func (v *verification) why(way path.Path) []Cause {
-	effect := effectOf(way.End())
+	effect := effectOf(v.say, way.End())
 	for _, hop := range way.Hops {
 		if causes := v.misrouted(hop, way.To); len(causes) > 0 {
 			return with(causes, effect)
@@ -174,12 +174,12 @@ func (v *verification) why(way path.Path) []Cause {
 	node, _ := v.observed.Node(last.Node)
 	switch way.Fate {
 	case path.NotForwarded, path.Filtered:
-		return forwardingCauses(node)
+		return forwardingCauses(v.say, node)
 	case path.SilentNextHop:
 		if out, ok := node.Link(last.Out); ok && !out.Carrier {
 			healthy, _ := v.healthy.Node(last.Node)
 			want, _ := healthy.Link(last.Out)
-			return linkCauses(last.Node, want, out, true)
+			return linkCauses(v.say, last.Node, want, out, true)
 		}
 		return v.silent(last, way.To)
 	}
@@ -195,7 +195,7 @@ func (v *verification) miscarried(hop path.Hop) []Cause {
 	if !exists || !known {
 		return nil
 	}
-	return tunnelCauses(hop.Node, healthy, have)
+	return tunnelCauses(v.say, hop.Node, healthy, have)
 }
 
 // tunnelEnd explains a packet that nobody unpacks where it was carried to.
@@ -206,10 +206,10 @@ func (v *verification) tunnelEnd(from path.Hop) []Cause {
 	for _, link := range want.Links {
 		if link.Tunnel != nil {
 			seen, exists := have.Link(link.Name)
-			return linkCauses(node, link, seen, exists)
+			return linkCauses(v.say, node, link, seen, exists)
 		}
 	}
-	return []Cause{{Node: from.Node, Reason: fmt.Sprintf("carries to %s what has no tunnel to be unpacked from", node), Cure: "labctl status " + from.Node}}
+	return []Cause{{Node: from.Node, Reason: v.say.Sprintf("carries to %s what has no tunnel to be unpacked from", node), Cure: "labctl status " + from.Node}}
 }
 
 func with(causes []Cause, effect string) []Cause {
@@ -220,17 +220,17 @@ func with(causes []Cause, effect string) []Cause {
 }
 
 // effectOf is what becomes of a packet, in a few words.
-func effectOf(way path.Path) string {
+func effectOf(say lang.Printer, way path.Path) string {
 	last := way.Last()
 	switch way.Fate {
 	case path.LeftLab:
-		return fmt.Sprintf("on %s, %s takes the packet, out of %s", last.Node, last.Route, last.Out)
+		return say.Sprintf("on %s, %s takes the packet, out of %s", last.Node, last.Route, last.Out)
 	case path.Looped:
-		return "the packet goes round until its TTL ends"
+		return say.Sprintf("the packet goes round until its TTL ends")
 	case path.Delivered:
 		return ""
 	}
-	return fmt.Sprintf("the packet ends at %s: %s", last.Node, way.Fate)
+	return say.Sprintf("the packet ends at %s: %s", last.Node, say.Text(string(way.Fate)))
 }
 
 // misrouted compares one node's decision with the healthy one: the causes where
@@ -246,16 +246,16 @@ func (v *verification) misrouted(hop path.Hop, to netip.Addr) []Cause {
 		return v.foreignAddress(want, seen, to)
 	}
 	if got.Type != "" && got.Type != path.Local && sameKey(want.Routes, got.Route) == nil {
-		return foreignRoute(want, seen, got.Route)
+		return foreignRoute(v.say, want, seen, got.Route)
 	}
 	if expected.Type != path.Unicast {
 		return nil
 	}
 	if got.Type == "" || got.Route.To != expected.Route.To {
-		return missingRoute(want, seen, expected.Route)
+		return missingRoute(v.say, want, seen, expected.Route)
 	}
 	if !sameRoute(expected.Route, got.Route) {
-		return wrongRoute(want, seen, expected.Route, got.Route)
+		return wrongRoute(v.say, want, seen, expected.Route, got.Route)
 	}
 	return nil
 }
@@ -265,7 +265,7 @@ func (v *verification) lostAddress(want, seen path.Node, a netip.Addr) []Cause {
 	holder, _ := v.healthy.Holder(a)
 	link, _ := want.Link(holder.Interface)
 	have, exists := seen.Link(holder.Interface)
-	return linkCauses(want.Name, link, have, exists)
+	return linkCauses(v.say, want.Name, link, have, exists)
 }
 
 // foreignAddress explains a node that takes for its own what is another's.
@@ -274,9 +274,9 @@ func (v *verification) foreignAddress(want, seen path.Node, a netip.Addr) []Caus
 		if slices.ContainsFunc(have.Addresses, func(p netip.Prefix) bool { return p.Addr() == a }) {
 			link, known := want.Link(have.Name)
 			if !known {
-				return []Cause{{Node: want.Name, Reason: fmt.Sprintf("foreign interface %s holds %s", have.Name, a), Cure: on(want.Name, "ip link del %s", have.Name)}}
+				return []Cause{{Node: want.Name, Reason: v.say.Sprintf("foreign interface %s holds %s", have.Name, a), Cure: on(want.Name, "ip link del %s", have.Name)}}
 			}
-			return linkCauses(want.Name, link, have, true)
+			return linkCauses(v.say, want.Name, link, have, true)
 		}
 	}
 	return nil
@@ -286,9 +286,9 @@ func (v *verification) foreignAddress(want, seen path.Node, a netip.Addr) []Caus
 // the topology itself gives the node no route for it.
 func (v *verification) neverRouted(node path.Node, way path.Path) Cause {
 	prefix := v.prefixOf(way.To)
-	c := Cause{Node: node.Name, Reason: "has no route for " + prefix.String()}
+	c := Cause{Node: node.Name, Reason: v.say.Sprintf("has no route for %s", prefix)}
 	if d := node.Lookup(way.To); d.Type == path.Unicast {
-		c.Effect = fmt.Sprintf("%s is the longest match and sends it out of %s", d.Route, d.NextHops[0].Device)
+		c.Effect = v.say.Sprintf("%s is the longest match and sends it out of %s", d.Route, d.NextHops[0].Device)
 	}
 	holder, ok := v.healthy.Holder(way.To)
 	if !ok {
@@ -309,7 +309,7 @@ func (v *verification) silent(last path.Hop, to netip.Addr) []Cause {
 	}
 	holder, ok := v.healthy.Holder(address)
 	if !ok {
-		return []Cause{{Node: last.Node, Reason: fmt.Sprintf("its next hop %s is no node of the lab (%s)", address, last.Route), Cure: "labctl up"}}
+		return []Cause{{Node: last.Node, Reason: v.say.Sprintf("its next hop %s is no node of the lab (%s)", address, last.Route), Cure: "labctl up"}}
 	}
 	want, _ := v.healthy.Node(holder.Node)
 	have, _ := v.observed.Node(holder.Node)
@@ -318,11 +318,11 @@ func (v *verification) silent(last path.Hop, to netip.Addr) []Cause {
 	for _, link := range want.Links {
 		if link.Name == holder.Interface || v.healthy.Wires[path.Port{Node: holder.Node, Interface: link.Name}] == network {
 			seen, exists := have.Link(link.Name)
-			causes = append(causes, linkCauses(holder.Node, link, seen, exists)...)
+			causes = append(causes, linkCauses(v.say, holder.Node, link, seen, exists)...)
 		}
 	}
 	if len(causes) == 0 {
-		causes = []Cause{{Node: holder.Node, Reason: fmt.Sprintf("does not answer for %s on the network of %s's %s", address, last.Node, last.Out), Cure: "labctl up"}}
+		causes = []Cause{{Node: holder.Node, Reason: v.say.Sprintf("does not answer for %s on the network of %s's %s", address, last.Node, last.Out), Cure: "labctl up"}}
 	}
 	return causes
 }
@@ -335,7 +335,7 @@ func (v *verification) shrunk(way path.Path) []Cause {
 		healthy, _ := v.healthy.Node(hop.Node)
 		want, _ := healthy.Link(hop.Out)
 		have, exists := node.Link(hop.Out)
-		causes = append(causes, linkCauses(hop.Node, want, have, exists)...)
+		causes = append(causes, linkCauses(v.say, hop.Node, want, have, exists)...)
 	}
 	return causes
 }

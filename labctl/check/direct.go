@@ -24,9 +24,9 @@ func (s *services) judgeDirect() []Result {
 	var results []Result
 	for _, c := range s.directs {
 		f := s.flows[c.flow]
-		r := Result{Group: Direct, Node: c.asker.node, Name: fmt.Sprintf("%s → %s", c.asker, c.backend), Expected: "answers"}
+		r := Result{Group: Direct, Node: c.asker.node, Name: fmt.Sprintf("%s → %s", c.asker, c.backend), Expected: s.say.Sprintf("answers")}
 		if f.exception != nil {
-			r.Expected = describe(f.exception)
+			r.Expected = describe(s.say, f.exception)
 		}
 		v := s.directly(c)
 		r = v.result(r, s, c.asker.node)
@@ -60,12 +60,12 @@ func (s *services) directly(c directCheck) verdict {
 func (s *services) answeredDirectly(c directCheck, f flow, a api.FetchAttempt) verdict {
 	switch {
 	case a.Hostname != "" && a.Hostname != c.backend.hostname():
-		return verdict{outcome: Failed, seen: a.Hostname + " answers", reasons: []Cause{{Node: c.backend.node, Cure: "labctl get pods -o wide",
-			Reason: fmt.Sprintf("%s answers for %s, which is %s", a.Hostname, c.backend.address, c.backend.hostname())}}}
+		return verdict{outcome: Failed, seen: s.say.Sprintf("%s answers", a.Hostname), reasons: []Cause{{Node: c.backend.node, Cure: "labctl get pods -o wide",
+			Reason: s.say.Sprintf("%s answers for %s, which is %s", a.Hostname, c.backend.address, c.backend.hostname())}}}
 	case f.exception != nil:
-		return verdict{outcome: UnexpectedSuccess, seen: "answers", reasons: s.unexpected(f)}
+		return verdict{outcome: UnexpectedSuccess, seen: s.say.Sprintf("answers"), reasons: s.unexpected(f)}
 	}
-	return verdict{outcome: OK, seen: fmt.Sprintf("answers in %.2f ms", float64(a.Took.Microseconds())/1000)}
+	return verdict{outcome: OK, seen: s.say.Sprintf("answers in %.2f ms", float64(a.Took.Microseconds())/1000)}
 }
 
 // unserved is why a backend that can be reached does not answer a request. What
@@ -89,10 +89,9 @@ func swallowed(a api.FetchAttempt) bool { return a.Error == errorTimeout && !a.P
 
 // filtered is the cause of connections that are lost where echoes pass.
 func (s *services) filtered() Cause {
-	const what = "TCP that its tables would pass on, and lets echoes pass: a firewall rule or a program does it"
-	cause := Cause{Node: s.suspects[0], Reason: "drops " + what, Cure: on(s.suspects[0], "nft list ruleset")}
+	cause := Cause{Node: s.suspects[0], Reason: s.say.Sprintf("drops TCP that its tables would pass on, and lets echoes pass: a firewall rule or a program does it"), Cure: on(s.suspects[0], "nft list ruleset")}
 	if len(s.suspects) > 1 {
-		cause.Node, cause.Reason = "", fmt.Sprintf("one of %s drops %s", strings.Join(s.suspects, ", "), what)
+		cause.Node, cause.Reason = "", s.say.Sprintf("one of %s drops TCP that its tables would pass on, and lets echoes pass: a firewall rule or a program does it", strings.Join(s.suspects, ", "))
 	}
 	return cause
 }
@@ -158,20 +157,20 @@ func (s *services) met(f flow) []string {
 // closed is a backend that can be reached and does not serve.
 func (s *services) closed(b backend, a api.FetchAttempt) Cause {
 	c := Cause{Node: b.node, Cure: "labctl get pods -o wide"}
-	who := "the address " + b.address.Addr().String()
+	who := s.say.Sprintf("the address %s", b.address.Addr())
 	if b.pod != nil {
-		who = "pod " + shortKey(b.pod.Key())
+		who = s.say.Sprintf("pod %s", shortKey(b.pod.Key()))
 	}
 	switch a.Error {
 	case errorRefused:
-		c.Reason = fmt.Sprintf("%s refuses port %d: nothing listens there", who, b.address.Port())
+		c.Reason = s.say.Sprintf("%s refuses port %d: nothing listens there", who, b.address.Port())
 	case errorTimeout:
-		c.Reason = fmt.Sprintf("%s answers echoes, and nothing on port %d", who, b.address.Port())
+		c.Reason = s.say.Sprintf("%s answers echoes, and nothing on port %d", who, b.address.Port())
 		if !swallowed(a) {
-			c.Reason = fmt.Sprintf("%s takes connections to port %d and does not answer them: its program has stopped or is busy", who, b.address.Port())
+			c.Reason = s.say.Sprintf("%s takes connections to port %d and does not answer them: its program has stopped or is busy", who, b.address.Port())
 		}
 	default:
-		c.Reason = fmt.Sprintf("%s does not serve on port %d: %s", who, b.address.Port(), a.Message)
+		c.Reason = s.say.Sprintf("%s does not serve on port %d: %s", who, b.address.Port(), a.Message)
 	}
 	return c
 }
@@ -233,7 +232,7 @@ func (s *services) foreseen(f flow) verdict {
 		}
 	}
 	if f.exception != nil {
-		return verdict{outcome: UnexpectedSuccess, seen: "its tables let it pass", reasons: s.unexpected(f)}
+		return verdict{outcome: UnexpectedSuccess, seen: s.say.Sprintf("its tables let it pass"), reasons: s.unexpected(f)}
 	}
 	return verdict{outcome: OK}
 }
@@ -241,7 +240,7 @@ func (s *services) foreseen(f flow) verdict {
 func (s *services) foreseenLoss(f flow, way path.Path, reply bool) verdict {
 	last := way.End().Last()
 	l := loss{packet: packet{way.Hops[0].Node, way.Source, way.To}, node: last.Node, device: cmp.Or(last.Out, last.In), leaving: last.Out != "", reply: reply}
-	v := verdict{outcome: Failed, seen: l.String(), reasons: s.why(way)}
+	v := verdict{outcome: Failed, seen: l.text(s.say), reasons: s.why(way)}
 	if l.matches(f.exception) {
 		v.outcome = ExpectedFailure
 	}

@@ -20,7 +20,7 @@ var meant = []string{
 func (s *services) judgeDrops() []Result {
 	var results []Result
 	for _, node := range s.cluster.Nodes {
-		r := Result{Group: Drops, Node: node.Name, Name: node.Name, Expected: "no drops", Outcome: OK, Seen: "no drops"}
+		r := Result{Group: Drops, Node: node.Name, Name: node.Name, Expected: s.say.Sprintf("no drops"), Outcome: OK, Seen: s.say.Sprintf("no drops")}
 		first, before := s.dropsFirst[node.Name]
 		last, after := s.dropsLast[node.Name]
 		if !before || !after {
@@ -34,7 +34,7 @@ func (s *services) judgeDrops() []Result {
 				continue
 			}
 			seen = append(seen, fmt.Sprintf("%d × %s", grown, reason))
-			r.Causes = append(r.Causes, Cause{Node: node.Name, Reason: "its datapath drops packets: " + reason, Cure: "labctl dbg " + node.Name + " monitor"})
+			r.Causes = append(r.Causes, Cause{Node: node.Name, Reason: s.say.Sprintf("its datapath drops packets: %s", reason), Cure: "labctl dbg " + node.Name + " monitor"})
 		}
 		if len(seen) > 0 {
 			r.Outcome, r.Seen = Failed, strings.Join(seen, ", ")

@@ -92,11 +92,11 @@ func (v *verification) misdecided(want path.Node, d path.Decision, to netip.Addr
 	for _, h := range d.NextHops {
 		wantLink, _ := want.Link(h.Device)
 		link, exists := node.Link(h.Device)
-		if causes := linkCauses(node.Name, wantLink, link, exists); len(causes) > 0 {
+		if causes := linkCauses(v.say, node.Name, wantLink, link, exists); len(causes) > 0 {
 			return causes // the right route, with another source address
 		}
 	}
-	return []Cause{{Node: node.Name, Reason: "decides otherwise than its tables say", Cure: on(node.Name, "ip route get %s", to)}}
+	return []Cause{{Node: node.Name, Reason: v.say.Sprintf("decides otherwise than its tables say"), Cure: on(node.Name, "ip route get %s", to)}}
 }
 
 // decision is what the node's kernel answered for the address; false where it was not asked.

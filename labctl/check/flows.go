@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/native-routing/labctl/labctl/lang"
 	"github.com/native-routing/labctl/topologies/path"
 	"github.com/native-routing/labctl/topologies/topo"
 )
@@ -95,9 +96,9 @@ func selects(s topo.Selector, e end) bool {
 }
 
 // describe is an exception as a report says it.
-func describe(x *topo.Exception) string {
+func describe(say lang.Printer, x *topo.Exception) string {
 	if x.Result == topo.ResultReplyLost {
-		return fmt.Sprintf("arrives, but the reply is lost at %s (leaves by %s)", x.At, x.Leaving)
+		return say.Sprintf("arrives, but the reply is lost at %s (leaves by %s)", x.At, x.Leaving)
 	}
-	return fmt.Sprintf("lost at %s (leaves by %s)", x.At, x.Leaving)
+	return say.Sprintf("lost at %s (leaves by %s)", x.At, x.Leaving)
 }

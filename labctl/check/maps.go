@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/native-routing/labctl/agent/api"
+	"github.com/native-routing/labctl/labctl/lang"
 )
 
 // The scopes of an [api.Frontend], and the state of a backend that takes new connections.
@@ -98,7 +99,7 @@ func (s *services) compareMaps() {
 		for _, have := range table.Frontends {
 			if !slices.ContainsFunc(wanted, func(f frontend) bool { return f.is(have) }) {
 				by[""] = append(by[""], Cause{Node: node.Name, Cure: "labctl up",
-					Reason: fmt.Sprintf("its maps have the frontend %s/%s, which is no service's", have.Address, have.Protocol)})
+					Reason: s.say.Sprintf("its maps have the frontend %s/%s, which is no service's", have.Address, have.Protocol)})
 			}
 		}
 		s.differences[node.Name] = by
@@ -123,24 +124,24 @@ func (s *services) frontendCauses(node string, want frontend, table api.ServiceT
 	name := shortKey(want.service.Key())
 	at := slices.IndexFunc(table.Frontends, want.is)
 	if at < 0 {
-		return []Cause{{Node: node, Reason: fmt.Sprintf("its maps lack the frontend %s of service %s", want, name), Cure: "labctl up"}}
+		return []Cause{{Node: node, Reason: s.say.Sprintf("its maps lack the frontend %s of service %s", want, name), Cure: "labctl up"}}
 	}
 	have := table.Frontends[at]
 	var causes []Cause
-	add := func(format string, args ...any) {
-		causes = append(causes, Cause{Node: node, Reason: fmt.Sprintf("its maps "+format, args...), Cure: "labctl up", Effect: "for " + want.String()})
+	add := func(reason string) {
+		causes = append(causes, Cause{Node: node, Reason: reason, Cure: "labctl up", Effect: s.say.Sprintf("for %s", want)})
 	}
 	for _, b := range want.backends {
 		if !b.doubtful && !slices.ContainsFunc(usable(have), func(u api.FrontendBackend) bool { return u.Address == b.address }) {
-			add("lack the backend %s of service %s", b, name)
+			add(s.say.Sprintf("its maps lack the backend %s of service %s", b, name))
 		}
 	}
 	for _, u := range usable(have) {
 		switch {
 		case u.Missing:
-			add("lead service %s to backend %d, which is not in them", name, u.ID)
+			add(s.say.Sprintf("its maps lead service %s to backend %d, which is not in them", name, u.ID))
 		case !slices.ContainsFunc(want.backends, func(b backend) bool { return b.address == u.Address }) && (u.State == stateActive || len(want.backends) > 0):
-			add("have %s as a backend of service %s, and %s", u.Address, name, s.whyNot(u.Address, want))
+			add(s.say.Sprintf("its maps have %s as a backend of service %s, and %s", u.Address, name, s.whyNot(u.Address, want)))
 		}
 	}
 	return causes
@@ -159,11 +160,11 @@ func (s *services) whyNot(a netip.AddrPort, want frontend) string {
 			return causes[0].Reason
 		}
 		if slices.ContainsFunc(want.service.Backends, func(b api.Backend) bool { return b.Pod == p.Key() }) {
-			return fmt.Sprintf("pod %s should not serve there", shortKey(p.Key()))
+			return s.say.Sprintf("pod %s should not serve there", shortKey(p.Key()))
 		}
-		return fmt.Sprintf("pod %s does not belong to it", shortKey(p.Key()))
+		return s.say.Sprintf("pod %s does not belong to it", shortKey(p.Key()))
 	}
-	return "no pod has that address"
+	return s.say.Sprintf("no pod has that address")
 }
 
 // judgeMaps compares each node's maps with what they should hold: a result for
@@ -178,11 +179,11 @@ func (s *services) judgeMaps() []Result {
 			if len(mine) == 0 {
 				continue
 			}
-			r := Result{Group: Maps, Node: node.Name, Name: fmt.Sprintf("%s: %s", node.Name, shortKey(service.Key())), Expected: frontendsText(mine)}
-			results = append(results, s.judgeMap(r, service.Key(), seenFrontends(mine, table)))
+			r := Result{Group: Maps, Node: node.Name, Name: fmt.Sprintf("%s: %s", node.Name, shortKey(service.Key())), Expected: frontendsText(s.say, mine)}
+			results = append(results, s.judgeMap(r, service.Key(), seenFrontends(s.say, mine, table)))
 		}
-		r := Result{Group: Maps, Node: node.Name, Name: node.Name, Expected: plural(len(wanted), "frontend")}
-		results = append(results, s.judgeMap(r, "", plural(len(table.Frontends), "frontend")))
+		r := Result{Group: Maps, Node: node.Name, Name: node.Name, Expected: plural(s.say, len(wanted), "1 frontend", "%d frontends")}
+		results = append(results, s.judgeMap(r, "", plural(s.say, len(table.Frontends), "1 frontend", "%d frontends")))
 	}
 	return results
 }
@@ -200,12 +201,12 @@ func (s *services) judgeMap(r Result, service, seen string) Result {
 }
 
 // frontendsText tells frontends with the same backends together.
-func frontendsText(frontends []frontend) string {
+func frontendsText(say lang.Printer, frontends []frontend) string {
 	var groups []string
 	for i := 0; i < len(frontends); {
-		to := backendsText(frontends[i])
+		to := backendsText(say, frontends[i])
 		var names []string
-		for ; i < len(frontends) && backendsText(frontends[i]) == to; i++ {
+		for ; i < len(frontends) && backendsText(say, frontends[i]) == to; i++ {
 			names = append(names, frontends[i].String())
 		}
 		groups = append(groups, strings.Join(names, " ")+" → "+to)
@@ -213,24 +214,24 @@ func frontendsText(frontends []frontend) string {
 	return strings.Join(groups, "; ")
 }
 
-func backendsText(f frontend) string {
+func backendsText(say lang.Printer, f frontend) string {
 	var to []string
 	for _, b := range f.backends {
 		to = append(to, b.address.String())
 	}
-	return orNone(to)
+	return orNone(say, to)
 }
 
-func orNone(texts []string) string {
+func orNone(say lang.Printer, texts []string) string {
 	if len(texts) == 0 {
-		return "no backend"
+		return say.Sprintf("no backend")
 	}
 	slices.Sort(texts)
 	return strings.Join(texts, " ")
 }
 
 // seenFrontends are the frontends as the maps have them, in the same words.
-func seenFrontends(wanted []frontend, table api.ServiceTable) string {
+func seenFrontends(say lang.Printer, wanted []frontend, table api.ServiceTable) string {
 	var seen []frontend
 	for _, want := range wanted {
 		at := slices.IndexFunc(table.Frontends, want.is)
@@ -244,7 +245,7 @@ func seenFrontends(wanted []frontend, table api.ServiceTable) string {
 		seen = append(seen, want)
 	}
 	if len(seen) == 0 {
-		return "no frontend"
+		return say.Sprintf("no frontend")
 	}
-	return frontendsText(seen)
+	return frontendsText(say, seen)
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/native-routing/labctl/agent/api"
+	"github.com/native-routing/labctl/labctl/lang"
 )
 
 // judgeNames checks that services' names lead to them: the full name as the name
@@ -15,19 +16,19 @@ func (s *services) judgeNames() []Result {
 	var results []Result
 	for _, c := range s.names {
 		want, sure := s.addressesOf(c.service)
-		r := Result{Group: DNS, Node: c.asker.node, Name: fmt.Sprintf("%s → %s", c.asker, strings.TrimSuffix(s.fullName(c.service), ".")), Expected: addressesText(want)}
+		r := Result{Group: DNS, Node: c.asker.node, Name: fmt.Sprintf("%s → %s", c.asker, strings.TrimSuffix(s.fullName(c.service), ".")), Expected: addressesText(s.say, want)}
 		query, known := s.answers[c.query]
 		if !known || len(query.Attempts) == 0 {
 			results = append(results, s.unseen(r, c.asker.node))
 			continue
 		}
-		r.Outcome, r.Seen = OK, addressesText(query.Attempts[0].Addresses)
+		r.Outcome, r.Seen = OK, addressesText(s.say, query.Attempts[0].Addresses)
 		if a := query.Attempts[0]; a.Error != "" && (a.Error != errorResolve || len(want) > 0) {
 			r.Outcome, r.Seen = Failed, a.Message
 			r.Causes = s.nameCauses(c, a)
 		} else if sure && !slices.Equal(a.Addresses, want) {
 			r.Outcome = Failed
-			r.Causes = []Cause{{Node: c.asker.node, Reason: fmt.Sprintf("its name server has %s for service %s", r.Seen, shortKey(c.service.Key())), Cure: "labctl up"}}
+			r.Causes = []Cause{{Node: c.asker.node, Reason: s.say.Sprintf("its name server has %s for service %s", r.Seen, shortKey(c.service.Key())), Cure: "labctl up"}}
 		}
 		if r.Outcome == OK && c.call >= 0 {
 			r = s.judgeCall(r, c)
@@ -43,14 +44,14 @@ func (s *services) judgeCall(r Result, c nameCheck) Result {
 	if !known || len(got.Attempts) == 0 || got.Resolved == c.service.ClusterIP {
 		return r
 	}
-	r.Outcome, r.Seen = Failed, fmt.Sprintf("%s is %s", callName(c.service), got.Resolved)
+	r.Outcome, r.Seen = Failed, s.say.Sprintf("%s is %s", callName(c.service), got.Resolved)
 	if !got.Resolved.IsValid() {
 		r.Seen = got.Attempts[0].Message
 	}
 	if r.Causes = s.podObject(c.asker.pod); len(r.Causes) > 0 {
 		return r
 	}
-	r.Causes = []Cause{{Node: c.asker.node, Reason: fmt.Sprintf("the short name %s does not lead to its service", callName(c.service)), Cure: on(c.asker.node, "cat /etc/resolv.conf")}}
+	r.Causes = []Cause{{Node: c.asker.node, Reason: s.say.Sprintf("the short name %s does not lead to its service", callName(c.service)), Cure: on(c.asker.node, "cat /etc/resolv.conf")}}
 	return r
 }
 
@@ -64,7 +65,7 @@ func (s *services) nameCauses(c nameCheck, a api.FetchAttempt) []Cause {
 		}
 	}
 	if a.Error == errorResolve {
-		return []Cause{{Node: c.asker.node, Reason: fmt.Sprintf("its name server does not know service %s: %s", shortKey(c.service.Key()), a.Message), Cure: "labctl up"}}
+		return []Cause{{Node: c.asker.node, Reason: s.say.Sprintf("its name server does not know service %s: %s", shortKey(c.service.Key()), a.Message), Cure: "labctl up"}}
 	}
 	if causes := s.podObject(c.asker.pod); len(causes) > 0 {
 		return causes
@@ -78,7 +79,7 @@ func (s *services) deafNameServer(node, message string) []Cause {
 	if causes := append(s.gatewayCauses(node), s.datapathObjects(node)...); len(causes) > 0 {
 		return causes
 	}
-	return []Cause{{Node: node, Reason: fmt.Sprintf("its name server does not answer on %s", s.cluster.DNS), Cure: "labctl status " + node, Effect: message}}
+	return []Cause{{Node: node, Reason: s.say.Sprintf("its name server does not answer on %s", s.cluster.DNS), Cure: "labctl status " + node, Effect: message}}
 }
 
 // addressesOf are the A records of a service: its ClusterIP, or for a headless
@@ -105,9 +106,9 @@ func (s *services) addressesOf(service api.Service) ([]netip.Addr, bool) {
 	return addresses, sure
 }
 
-func addressesText(addresses []netip.Addr) string {
+func addressesText(say lang.Printer, addresses []netip.Addr) string {
 	if len(addresses) == 0 {
-		return "no address"
+		return say.Sprintf("no address")
 	}
 	return join(addresses, " ")
 }

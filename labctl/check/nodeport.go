@@ -53,14 +53,14 @@ func (s *services) judgePortSource(r Result, c portCheck) Result {
 			continue
 		}
 		b, want := c.backends[at], []netip.Addr{a.Local.Addr()}
-		reason := "does not keep the client's address for its own backends"
+		reason := s.say.Sprintf("does not keep the client's address for its own backends (NodePort of service %s)", shortKey(c.service.Key()))
 		if b.node != c.entry {
 			want = s.egresses(c.entry, b.address.Addr())
-			reason = "does not stand in for the client of backends elsewhere"
+			reason = s.say.Sprintf("does not stand in for the client of backends elsewhere (NodePort of service %s)", shortKey(c.service.Key()))
 		}
 		if got := a.RemoteAddr.Addr(); !slices.Contains(want, got) {
-			r.Outcome, r.Expected, r.Seen = Failed, fmt.Sprintf("%s sees the client as %s", b, join(want, " or ")), "it sees "+got.String()
-			r.Causes = []Cause{{Node: c.entry, Reason: fmt.Sprintf("%s (NodePort of service %s)", reason, shortKey(c.service.Key())), Cure: "labctl dbg " + c.entry + " bpf nat list"}}
+			r.Outcome, r.Expected, r.Seen = Failed, s.say.Sprintf("%s sees the client as %s", b, join(want, " or ")), s.say.Sprintf("it sees %s", got)
+			r.Causes = []Cause{{Node: c.entry, Reason: reason, Cure: "labctl dbg " + c.entry + " bpf nat list"}}
 			return r
 		}
 	}

@@ -1,11 +1,11 @@
 package check
 
 import (
-	"fmt"
 	"net/netip"
 	"time"
 
 	"github.com/native-routing/labctl/agent/api"
+	"github.com/native-routing/labctl/labctl/lang"
 	"github.com/native-routing/labctl/topologies/topo"
 )
 
@@ -34,9 +34,9 @@ func (v *verification) pings(node string) (targets []api.PingTarget, flows []int
 // ping judges one flow by what came back and by what the witnesses saw on the way.
 func (v *verification) ping(i int) Result {
 	f := v.flows[i]
-	r := Result{Group: Ping, Node: f.from.node, Name: f.name(), Expected: "reply"}
+	r := Result{Group: Ping, Node: f.from.node, Name: f.name(), Expected: v.say.Sprintf("reply")}
 	if f.exception != nil {
-		r.Expected = describe(f.exception)
+		r.Expected = describe(v.say, f.exception)
 	}
 	got, known := v.echoes[i]
 	if !known {
@@ -50,9 +50,9 @@ func (v *verification) ping(i int) Result {
 }
 
 func (v *verification) answered(r Result, f flow, got api.PingResult, there leg) Result {
-	r.Seen, r.Outcome = fmt.Sprintf("reply in %.2f ms", float64(got.RTTs[0].Microseconds())/1000), OK
+	r.Seen, r.Outcome = v.say.Sprintf("reply in %.2f ms", float64(got.RTTs[0].Microseconds())/1000), OK
 	if v.witnessing[f.to.node] && !there.arrived(f.to.node) {
-		r.Outcome, r.Seen = Failed, "a reply, but "+f.to.node+" never saw the request: another node answers for its address"
+		r.Outcome, r.Seen = Failed, v.say.Sprintf("a reply, but %s never saw the request: another node answers for its address", f.to.node)
 		r.Causes = v.impostors(f)
 		return r
 	}
@@ -67,9 +67,9 @@ func (v *verification) answered(r Result, f flow, got api.PingResult, there leg)
 	}
 	if at, ok := there.translator(sources); ok {
 		r.Outcome = Failed
-		r.Expected = "reply, and the source arrives unchanged"
-		r.Seen = fmt.Sprintf("%s arrives as %s", join(sources, " or "), there.source())
-		r.Causes = []Cause{{Node: at, Reason: "translates source addresses", Cure: on(at, "nft list ruleset")}}
+		r.Expected = v.say.Sprintf("reply, and the source arrives unchanged")
+		r.Seen = v.say.Sprintf("%s arrives as %s", join(sources, " or "), there.source())
+		r.Causes = []Cause{translates(v.say, at)}
 	}
 	return r
 }
@@ -93,7 +93,7 @@ func (v *verification) unexpected(f flow) []Cause {
 		}
 	}
 	if len(causes) == 0 {
-		causes = []Cause{{Reason: "the stage declares this traffic as lost, but its own tables let it pass"}}
+		causes = []Cause{{Reason: v.say.Sprintf("the stage declares this traffic as lost, but its own tables let it pass")}}
 	}
 	return unique(causes)
 }
@@ -107,18 +107,20 @@ type loss struct {
 	reply   bool
 }
 
-func (l loss) String() string {
-	what := "lost"
-	if l.reply {
-		what = "arrives, but the reply is lost"
+func (l loss) text(say lang.Printer) string {
+	switch {
+	case l.leaving && l.reply:
+		return say.Sprintf("arrives, but the reply is lost at %s (leaves by %s)", l.node, l.device)
+	case l.leaving:
+		return say.Sprintf("lost at %s (leaves by %s)", l.node, l.device)
+	case l.device == "" && l.reply:
+		return say.Sprintf("arrives, but the reply is lost at %s", l.node)
+	case l.device == "":
+		return say.Sprintf("lost at %s", l.node)
+	case l.reply:
+		return say.Sprintf("arrives, but the reply is lost at %s (came in by %s)", l.node, l.device)
 	}
-	if l.leaving {
-		return fmt.Sprintf("%s at %s (leaves by %s)", what, l.node, l.device)
-	}
-	if l.device == "" {
-		return fmt.Sprintf("%s at %s", what, l.node)
-	}
-	return fmt.Sprintf("%s at %s (came in by %s)", what, l.node, l.device)
+	return say.Sprintf("lost at %s (came in by %s)", l.node, l.device)
 }
 
 // matches says whether a loss is exactly the one that the stage declares.
@@ -131,9 +133,9 @@ func (v *verification) unanswered(r Result, f flow, got api.PingResult, there, b
 	if blind := v.unwatched(f); blind != "" && l.node != f.to.node {
 		return v.unwitnessed(r, blind)
 	}
-	r.Seen = l.String()
+	r.Seen = l.text(v.say)
 	if got.Failure != nil {
-		r.Seen += ": " + failureText(got.Failure)
+		r.Seen += ": " + failureText(v.say, got.Failure)
 	}
 	if l.matches(f.exception) {
 		r.Outcome = ExpectedFailure
@@ -176,9 +178,9 @@ func (v *verification) locate(f flow, there, back leg) loss {
 	return loss{packet: reply, node: s.node, device: s.Device, leaving: s.Outgoing, reply: true}
 }
 
-func failureText(e *api.ProbeError) string {
+func failureText(say lang.Printer, e *api.ProbeError) string {
 	if e.From.IsValid() {
-		return fmt.Sprintf("%s says %s", e.From, e.Message)
+		return say.Sprintf("%s says %s", e.From, e.Message)
 	}
 	return e.Message
 }

@@ -171,7 +171,7 @@ func (s *services) chooseAskers() {
 		}
 	}
 	if left > 0 {
-		s.warn(fmt.Sprintf("of %d pods %d ask nothing: the first %d of each node ask for all", len(s.cluster.Pods), left, max(perNode, 1)))
+		s.warn(s.say.Sprintf("of %d pods %d ask nothing: the first %d of each node ask for all", len(s.cluster.Pods), left, max(perNode, 1)))
 	}
 }
 
@@ -229,12 +229,17 @@ func (s *services) masqueraded(from string, to netip.Addr) bool {
 }
 
 // egresses are the addresses that may stand for a node's pods on the way to an
-// address: the first of each device that the packet can leave by.
+// address: the first of each device that the packet can leave by; by a tunnel,
+// the gateway of its pods.
 func (s *services) egresses(node string, to netip.Addr) []netip.Addr {
 	n, _ := s.healthy.Node(node)
 	var addresses []netip.Addr
-	for _, hop := range n.Lookup(to).NextHops {
-		if link, _ := n.Link(hop.Device); len(link.Addresses) > 0 {
+	d := n.Lookup(to)
+	for _, hop := range d.NextHops {
+		switch link, _ := n.Link(hop.Device); {
+		case link.Tunnel != nil:
+			addresses = include(addresses, n.SourceFor(d, hop))
+		case len(link.Addresses) > 0:
 			addresses = include(addresses, link.Addresses[0].Addr())
 		}
 	}

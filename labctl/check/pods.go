@@ -54,16 +54,16 @@ func finished(p api.Pod, status *api.PodStatus) bool {
 // podCauses say why a pod is not ready; none where it is, or nobody knows.
 func (s *services) podCauses(p api.Pod) []Cause {
 	status, known := s.status(p)
-	name := "pod " + shortKey(p.Key())
+	name := shortKey(p.Key())
 	switch {
 	case !known:
 		return nil
 	case status == nil:
-		return []Cause{{Node: p.Node, Reason: name + " is not there", Cure: "labctl up"}}
+		return []Cause{{Node: p.Node, Reason: s.say.Sprintf("pod %s is not there", name), Cure: "labctl up"}}
 	case finished(p, status) || status.Phase == api.PodRunning && status.Ready:
 		return nil
 	}
-	return []Cause{{Node: p.Node, Reason: name + " is " + phaseText(status), Cure: "labctl get pods -o wide"}}
+	return []Cause{{Node: p.Node, Reason: s.say.Sprintf("pod %s is %s", name, phaseText(status)), Cure: "labctl get pods -o wide"}}
 }
 
 func phaseText(p *api.PodStatus) string {
@@ -98,8 +98,8 @@ func (s *services) judgePods() []Result {
 				continue
 			}
 			results = append(results, Result{Group: Pods, Node: node.Name, Name: shortKey(have.Key()) + " on " + node.Name, Outcome: Failed,
-				Expected: "no such pod", Seen: podText(&have),
-				Causes: []Cause{{Node: node.Name, Reason: fmt.Sprintf("pod %s is in no manifest of the lab", shortKey(have.Key())), Cure: "labctl up"}}})
+				Expected: s.say.Sprintf("no such pod"), Seen: podText(&have),
+				Causes: []Cause{{Node: node.Name, Reason: s.say.Sprintf("pod %s is in no manifest of the lab", shortKey(have.Key())), Cure: "labctl up"}}})
 		}
 	}
 	return results
@@ -111,11 +111,11 @@ func (s *services) judgePod(p api.Pod) Result {
 	if !known {
 		return s.unseen(r, p.Node)
 	}
-	r.Seen, r.Outcome = "missing", OK
+	r.Seen, r.Outcome = s.say.Sprintf("missing"), OK
 	if status != nil {
 		r.Seen = podText(status)
 		if status.Address != p.Address {
-			r.Causes = []Cause{{Node: p.Node, Reason: fmt.Sprintf("pod %s has the address %s, not %s", shortKey(p.Key()), status.Address, p.Address), Cure: "labctl up"}}
+			r.Causes = []Cause{{Node: p.Node, Reason: s.say.Sprintf("pod %s has the address %s, not %s", shortKey(p.Key()), status.Address, p.Address), Cure: "labctl up"}}
 		}
 	}
 	if r.Causes = slices.Concat(r.Causes, s.podCauses(p), s.podObject(p.Key())); len(r.Causes) > 0 {

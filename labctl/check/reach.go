@@ -1,10 +1,10 @@
 package check
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 
+	"github.com/native-routing/labctl/labctl/lang"
 	"github.com/native-routing/labctl/topologies/path"
 )
 
@@ -24,12 +24,12 @@ func (s *services) judgeReach() []Result {
 	var results []Result
 	for _, i := range s.reach {
 		f := s.flows[i]
-		r := Result{Group: Reach, Node: f.from.node, Name: flowName(f), Expected: "reply"}
+		r := Result{Group: Reach, Node: f.from.node, Name: flowName(f), Expected: s.say.Sprintf("reply")}
 		switch {
 		case f.exception != nil:
-			r.Expected = describe(f.exception)
+			r.Expected = describe(s.say, f.exception)
 		case f.from.pod != "":
-			r.Expected = f.from.address.String() + " arrives, reply"
+			r.Expected = s.say.Sprintf("%s arrives, reply", f.from.address)
 		}
 		v := s.followed(i)
 		results = append(results, v.result(r, s, f.from.node))
@@ -70,22 +70,22 @@ func (s *services) followed(i int) verdict {
 	}
 	there, back := legs(s.sightings[uint32(i)])
 	if causes := s.wrongSource(f, there); len(causes) > 0 {
-		return verdict{outcome: Failed, seen: there.source().String() + " arrives", reasons: causes}
+		return verdict{outcome: Failed, seen: s.say.Sprintf("%s arrives", there.source()), reasons: causes}
 	}
 	switch {
 	case got.Received > 0 && f.exception != nil:
-		return verdict{outcome: UnexpectedSuccess, seen: "reply", reasons: s.unexpected(f)}
+		return verdict{outcome: UnexpectedSuccess, seen: s.say.Sprintf("reply"), reasons: s.unexpected(f)}
 	case got.Received > 0:
-		return verdict{outcome: OK, seen: fmt.Sprintf("reply in %.2f ms", float64(got.RTTs[0].Microseconds())/1000)}
+		return verdict{outcome: OK, seen: s.say.Sprintf("reply in %.2f ms", float64(got.RTTs[0].Microseconds())/1000)}
 	}
 	l := s.locate(f, there, back)
 	if blind := s.blindFor(f, l); blind != "" {
 		r := s.unwitnessed(Result{}, blind)
 		return verdict{outcome: Unknown, seen: r.Seen, reasons: r.Causes}
 	}
-	v := verdict{outcome: Failed, seen: l.String(), reasons: s.lossCauses(f, l)}
+	v := verdict{outcome: Failed, seen: l.text(s.say), reasons: s.lossCauses(f, l)}
 	if got.Failure != nil {
-		v.seen += ": " + failureText(got.Failure)
+		v.seen += ": " + failureText(s.say, got.Failure)
 	}
 	if l.matches(f.exception) {
 		v.outcome = ExpectedFailure
@@ -141,7 +141,7 @@ func (s *services) wrongSource(f flow, there leg) []Cause {
 	case !f.from.pods && at == f.from.node:
 		return []Cause{s.unmasked(at)}
 	}
-	return []Cause{translates(at)}
+	return []Cause{translates(s.say, at)}
 }
 
 // addresses are the first of each of a node's own devices.
@@ -157,13 +157,13 @@ func (s *services) addresses(node string) []netip.Addr {
 }
 
 // translates is a node that changes source addresses which should stay.
-func translates(node string) Cause {
-	return Cause{Node: node, Reason: "translates source addresses", Cure: on(node, "nft list ruleset")}
+func translates(say lang.Printer, node string) Cause {
+	return Cause{Node: node, Reason: say.Sprintf("translates source addresses"), Cure: on(node, "nft list ruleset")}
 }
 
 // unmasked is a node that lets its pods' addresses out of the native CIDR.
 func (s *services) unmasked(node string) Cause {
-	return Cause{Node: node, Reason: fmt.Sprintf("does not masquerade what its pods send beyond %s", s.cluster.NativeCIDR), Cure: "labctl up"}
+	return Cause{Node: node, Reason: s.say.Sprintf("does not masquerade what its pods send beyond %s", s.cluster.NativeCIDR), Cure: "labctl up"}
 }
 
 // lossCauses say why a packet was lost: the pod at its end is not there, the
@@ -189,9 +189,9 @@ func (s *services) withinNode(f flow) []Cause {
 		return causes
 	}
 	if f.to.pod == "" {
-		return []Cause{{Node: f.from.node, Reason: fmt.Sprintf("does not answer its own pod %s", shortKey(f.from.pod)), Cure: "labctl dbg " + f.from.node + " monitor"}}
+		return []Cause{{Node: f.from.node, Reason: s.say.Sprintf("does not answer its own pod %s", shortKey(f.from.pod)), Cure: "labctl dbg " + f.from.node + " monitor"}}
 	}
-	return []Cause{{Node: f.from.node, Reason: fmt.Sprintf("does not deliver to its own pod %s", shortKey(f.to.pod)), Cure: "labctl dbg " + f.from.node + " monitor"}}
+	return []Cause{{Node: f.from.node, Reason: s.say.Sprintf("does not deliver to its own pod %s", shortKey(f.to.pod)), Cure: "labctl dbg " + f.from.node + " monitor"}}
 }
 
 // gatewayCauses are what is wrong with a node's pod gateway, by which it reaches
@@ -204,10 +204,10 @@ func (s *services) gatewayCauses(node string) []Cause {
 		return nil
 	}
 	seen, exists := have.Link(path.GatewayDevice)
-	causes := linkCauses(node, link, seen, exists)
+	causes := linkCauses(s.say, node, link, seen, exists)
 	for _, r := range want.Routes {
 		if slices.ContainsFunc(r.NextHops, func(h path.NextHop) bool { return h.Device == path.GatewayDevice }) && sameKey(have.Routes, r) == nil {
-			causes = append(causes, missingRoute(want, have, r)...)
+			causes = append(causes, missingRoute(s.say, want, have, r)...)
 		}
 	}
 	return unique(causes)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/native-routing/labctl/agent/api"
+	"github.com/native-routing/labctl/labctl/lang"
 	"github.com/native-routing/labctl/topologies/path"
 	"github.com/native-routing/labctl/topologies/topo"
 )
@@ -25,6 +26,9 @@ type Subject struct {
 	// Cluster is what the agents were told last, with the containers of all pods.
 	// Only services need it.
 	Cluster api.Cluster
+	// Say puts what the report says to a reader into the reader's language. Names,
+	// commands, and what kernels, agents and pods say of themselves stay as they are.
+	Say lang.Printer
 }
 
 // Selection narrows a verification; empty means all.
@@ -39,6 +43,7 @@ func (s Selection) node(n string) bool { return len(s.Nodes) == 0 || slices.Cont
 
 // verification is one run: what must hold, and what was found.
 type verification struct {
+	say      lang.Printer
 	topology *topo.Topology
 	healthy  path.Lab
 	flows    []flow
@@ -86,6 +91,7 @@ func Run(ctx context.Context, subject Subject, prober Prober, selection Selectio
 func newVerification(s Subject) *verification {
 	healthy := path.Predict(s.Topology, s.Uplinks)
 	return &verification{
+		say:      s.Say,
 		topology: s.Topology, healthy: healthy, flows: flows(s.Topology, s.Exceptions, healthy), session: rand.Uint32(), patience: echoTimeout,
 		errs: map[string]error{}, probeErrs: map[string]error{}, tables: map[string]api.Tables{}, decisions: map[string][]api.Decision{},
 		echoes: map[int]api.PingResult{}, traced: map[int]api.TraceResult{}, sightings: map[uint32][]sighting{},
@@ -163,7 +169,7 @@ func (v *verification) send(ctx context.Context, prober Prober, node string, sel
 // watch lets a node look out for packets.
 func (v *verification) watch(ctx context.Context, prober Prober, node string) {
 	if err := prober.StartWitness(ctx, node, v.session); err != nil {
-		v.blinded(node, fmt.Errorf("does not look out for packets: %w", err))
+		v.blinded(node, fmt.Errorf("%s: %w", v.say.Sprintf("does not look out for packets"), err))
 	}
 }
 
@@ -195,11 +201,11 @@ func (v *verification) collect(ctx context.Context, prober Prober, node string) 
 	}
 	seen, err := prober.StopWitness(ctx, node, v.session)
 	if err != nil {
-		v.blinded(node, fmt.Errorf("does not tell which packets it saw: %w", err))
+		v.blinded(node, fmt.Errorf("%s: %w", v.say.Sprintf("does not tell which packets it saw"), err))
 		return
 	}
 	if seen.Dropped > 0 {
-		v.blinded(node, errors.New("could not look at all packets, so where some were lost is not known"))
+		v.blinded(node, errors.New(v.say.Sprintf("could not look at all packets, so where some were lost is not known")))
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -279,8 +285,8 @@ func (v *verification) unwitnessed(r Result, node string) Result {
 }
 
 func (v *verification) untold(r Result, node string, err error) Result {
-	err = cmp.Or(err, errors.New("the verification ended before it was asked"))
-	r.Outcome, r.Seen = Unknown, "could not be told"
+	err = cmp.Or(err, errors.New(v.say.Sprintf("the verification ended before it was asked")))
+	r.Outcome, r.Seen = Unknown, v.say.Sprintf("could not be told")
 	r.Causes = []Cause{{Node: node, Reason: err.Error()}}
 	return r
 }

@@ -1,7 +1,5 @@
 package check
 
-import "fmt"
-
 // The most that one verification asks of each kind before it begins to sample.
 const (
 	mostDirects  = 4000
@@ -48,7 +46,7 @@ func (s *services) sizeUp() {
 	}
 	s.fewer = askers*balanced > mostBalanced
 	if s.fewer || s.samples.directs.stride > 1 || s.samples.ports.stride > 1 || s.samples.names.stride > 1 || s.samples.echoes.stride > 1 {
-		s.warn(fmt.Sprintf("so many pods and services are sampled: a node and one pod of each ask for everything, the other %d askers for a part", s.followers()))
+		s.warn(s.say.Sprintf("so many pods and services are sampled: a node and one pod of each ask for everything, the other %d askers for a part", s.followers()))
 	}
 }
 

@@ -367,7 +367,7 @@ func (s *services) judge() []Result {
 		return nil
 	}
 	if !s.cluster.KubeProxyReplacement && len(s.cluster.Services) > 0 && s.selection.any(ServiceGroups()) {
-		s.warn("services do not work here, by the topology's own word: nothing balances them, so they are not checked (cluster.kubeProxyReplacement: true)")
+		s.warn(s.say.Sprintf("services do not work here, by the topology's own word: nothing balances them, so they are not checked (cluster.kubeProxyReplacement: true)"))
 	}
 	s.compareMaps()
 	s.suspects = s.filters()

@@ -40,9 +40,9 @@ func (s *services) rowsOf(a asker) (rows []int) {
 
 // judgeSource looks at all answers that an asker got from backends.
 func (s *services) judgeSource(a asker) (Result, bool) {
-	r := Result{Group: Source, Node: a.node, Name: fmt.Sprintf("%s → backends", a), Expected: "its own address arrives"}
+	r := Result{Group: Source, Node: a.node, Name: fmt.Sprintf("%s → backends", a), Expected: s.say.Sprintf("its own address arrives")}
 	if a.pod != "" {
-		r.Expected = a.address.String() + " arrives"
+		r.Expected = s.say.Sprintf("%s arrives", a.address)
 	}
 	answers, known, rows := 0, false, s.rowsOf(a)
 	var seen []netip.Addr
@@ -57,7 +57,7 @@ func (s *services) judgeSource(a asker) (Result, bool) {
 			from := attempt.RemoteAddr.Addr()
 			if from != attempt.Local.Addr() || a.pod != "" && from != a.address {
 				r.Outcome = Failed
-				r.Causes = []Cause{translates(a.node)}
+				r.Causes = []Cause{translates(s.say, a.node)}
 			}
 			seen = include(seen, from)
 		}
@@ -68,7 +68,7 @@ func (s *services) judgeSource(a asker) (Result, bool) {
 	case !known:
 		return s.unseen(r, a.node), true
 	}
-	r.Seen = fmt.Sprintf("%s in %s", join(seen, " "), plural(answers, "answer"))
+	r.Seen = s.say.Sprintf("%s in %s", join(seen, " "), plural(s.say, answers, "1 answer", "%d answers"))
 	if r.Outcome == "" {
 		r.Outcome = OK
 	}
@@ -82,11 +82,11 @@ func (s *services) judgePage(c pageCheck) Result {
 	masked := !f.from.pods
 	switch {
 	case masked:
-		r.Expected = fmt.Sprintf("%s arrives (masqueraded)", f.from.address)
+		r.Expected = s.say.Sprintf("%s arrives (masqueraded)", f.from.address)
 	case f.exception != nil:
-		r.Expected = describe(f.exception)
+		r.Expected = describe(s.say, f.exception)
 	default:
-		r.Expected = fmt.Sprintf("%s arrives", f.from.address)
+		r.Expected = s.say.Sprintf("%s arrives", f.from.address)
 	}
 	got, known := s.answers[c.row]
 	if !known || len(got.Attempts) == 0 {
@@ -103,11 +103,11 @@ func (s *services) judgeAnswer(r Result, c pageCheck, f flow, a api.FetchAttempt
 		}
 		return echo.result(r, s, c.asker.node)
 	}
-	r.Outcome, r.Seen = OK, a.RemoteAddr.Addr().String()+" arrives"
+	r.Outcome, r.Seen = OK, s.say.Sprintf("%s arrives", a.RemoteAddr.Addr())
 	switch from := a.RemoteAddr.Addr(); {
 	case !a.RemoteAddr.IsValid():
-		r.Outcome, r.Seen = Failed, "a page that does not say who asked"
-		r.Causes = []Cause{{Node: c.node, Reason: fmt.Sprintf("another server than the lab's answers on port %d", webPort), Cure: on(c.node, "ss -tlnp")}}
+		r.Outcome, r.Seen = Failed, s.say.Sprintf("a page that does not say who asked")
+		r.Causes = []Cause{{Node: c.node, Reason: s.say.Sprintf("another server than the lab's answers on port %d", webPort), Cure: on(c.node, "ss -tlnp")}}
 	case f.exception != nil:
 		r.Outcome, r.Causes = UnexpectedSuccess, s.unexpected(f)
 	case f.from.pods && from == f.from.address, !f.from.pods && slices.Contains(s.egresses(c.asker.node, f.to.address), from):
@@ -115,7 +115,7 @@ func (s *services) judgeAnswer(r Result, c pageCheck, f flow, a api.FetchAttempt
 		r.Outcome, r.Causes = Failed, []Cause{s.unmasked(c.asker.node)}
 	default:
 		r.Outcome = Failed
-		r.Causes = []Cause{{Node: c.asker.node, Reason: fmt.Sprintf("gives its pods the address %s instead of %s", from, f.from.address), Cure: "labctl dbg " + c.asker.node + " bpf nat list"}}
+		r.Causes = []Cause{{Node: c.asker.node, Reason: s.say.Sprintf("gives its pods the address %s instead of %s", from, f.from.address), Cure: "labctl dbg " + c.asker.node + " bpf nat list"}}
 	}
 	return r
 }
@@ -128,14 +128,14 @@ func (s *services) unservedPage(c pageCheck, f flow, a api.FetchAttempt) []Cause
 	if swallowed(a) && len(s.suspects) > 0 {
 		return []Cause{s.filtered()}
 	}
-	return []Cause{{Node: c.node, Cure: "labctl status " + c.node, Effect: a.Message, Reason: fmt.Sprintf("does not serve its page on port %d", webPort)}}
+	return []Cause{{Node: c.node, Cure: "labctl status " + c.node, Effect: a.Message, Reason: s.say.Sprintf("does not serve its page on port %d", webPort)}}
 }
 
 // judgeReverse checks that sockets name the address that was called.
 func (s *services) judgeReverse() []Result {
 	var results []Result
 	for _, a := range s.askers {
-		r := Result{Group: Reverse, Node: a.node, Name: fmt.Sprintf("%s → services", a), Expected: "sockets name the address that was called", Outcome: OK}
+		r := Result{Group: Reverse, Node: a.node, Name: fmt.Sprintf("%s → services", a), Expected: s.say.Sprintf("sockets name the address that was called"), Outcome: OK}
 		answers, known, rows := 0, false, s.calledRows(a)
 		for _, row := range rows {
 			got, ok := s.answers[row]
@@ -147,8 +147,8 @@ func (s *services) judgeReverse() []Result {
 				}
 				answers++
 				if attempt.Peer != called && r.Outcome == OK {
-					r.Outcome, r.Seen = Failed, fmt.Sprintf("%s for %s", attempt.Peer, called)
-					r.Causes = []Cause{{Node: a.node, Reason: "sockets name the backend, not the service: the reverse translation does not work", Cure: "labctl status " + a.node}}
+					r.Outcome, r.Seen = Failed, s.say.Sprintf("%s for %s", attempt.Peer, called)
+					r.Causes = []Cause{{Node: a.node, Reason: s.say.Sprintf("sockets name the backend, not the service: the reverse translation does not work"), Cure: "labctl status " + a.node}}
 				}
 			}
 		}
@@ -158,7 +158,7 @@ func (s *services) judgeReverse() []Result {
 		case !known:
 			r = s.unseen(r, a.node)
 		case r.Outcome == OK:
-			r.Seen = fmt.Sprintf("so do all %d", answers)
+			r.Seen = s.say.Sprintf("so do all %d", answers)
 		}
 		results = append(results, r)
 	}

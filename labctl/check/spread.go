@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"gonum.org/v1/gonum/mathext"
+
+	"github.com/native-routing/labctl/labctl/lang"
 )
 
 // unlikely is the probability below which a spread is no accident.
@@ -22,7 +24,7 @@ func (s *services) judgeSpread() []Result {
 		if len(c.backends) < 2 || s.rows[c.row].target.Protocol != "http" {
 			continue
 		}
-		r := Result{Group: Spread, Node: c.asker.node, Name: fmt.Sprintf("%s → %s", c.asker, shortKey(c.service.Key())), Expected: "even within chance"}
+		r := Result{Group: Spread, Node: c.asker.node, Name: fmt.Sprintf("%s → %s", c.asker, shortKey(c.service.Key())), Expected: s.say.Sprintf("even within chance")}
 		b := s.balancedOf(c)
 		t, known := s.count(&b)
 		if c.service.Affinity == 0 && s.rows[c.row].target.Count < leastShare*len(c.backends) {
@@ -45,7 +47,7 @@ func (s *services) judgeSpread() []Result {
 // by Pearson's chi-square test. Requests that fail are the shares of the
 // backends that cannot be reached.
 func (s *services) judgeEven(r Result, b balanced, t tally) Result {
-	if _, broken := b.anomalies(t); broken {
+	if _, broken := b.anomalies(s.say, t); broken {
 		b, t = b.answering()
 	}
 	statistic, cells, lost := 0.0, 0, 0
@@ -65,13 +67,13 @@ func (s *services) judgeEven(r Result, b balanced, t tally) Result {
 	}
 	if lost > 0 {
 		cell(t.failed, share*float64(lost))
-		counts = append(counts, fmt.Sprintf("lost %d", t.failed))
+		counts = append(counts, s.say.Sprintf("lost %d", t.failed))
 	}
 	p := chance(statistic, cells-1)
-	r.Outcome, r.Seen = OK, fmt.Sprintf("%s: p = %.2g", orNobody(counts), p)
+	r.Outcome, r.Seen = OK, fmt.Sprintf("%s: p = %.2g", orNobody(s.say, counts), p)
 	if p < unlikely {
 		r.Outcome = Failed
-		r.Causes = s.balanceCauses(b, t, []string{"its share of requests is no accident"})
+		r.Causes = s.balanceCauses(b, t, []string{s.say.Sprintf("its share of requests is no accident")})
 	}
 	return r
 }
@@ -96,16 +98,16 @@ func chance(statistic float64, freedom int) float64 {
 	return mathext.GammaIncRegComp(float64(freedom)/2, statistic/2)
 }
 
-func orNobody(counts []string) string {
+func orNobody(say lang.Printer, counts []string) string {
 	if len(counts) == 0 {
-		return "nobody answers"
+		return say.Sprintf("nobody answers")
 	}
 	return strings.Join(counts, ", ")
 }
 
 // judgeAffinity checks that a client keeps its backend.
 func (s *services) judgeAffinity(r Result, b balanced, t tally) Result {
-	r.Expected = "all requests to one backend"
+	r.Expected = s.say.Sprintf("all requests to one backend")
 	var used []string
 	for _, p := range b.shares {
 		if p.answered > 0 {
@@ -114,12 +116,12 @@ func (s *services) judgeAffinity(r Result, b balanced, t tally) Result {
 	}
 	used = append(used, slices.Sorted(slices.Values(t.strangers))...)
 	if t.failed > 0 {
-		used = append(used, "one that does not answer")
+		used = append(used, s.say.Sprintf("one that does not answer"))
 	}
-	r.Seen, r.Outcome = "all to "+strings.Join(used, ", "), OK
+	r.Seen, r.Outcome = s.say.Sprintf("all to %s", strings.Join(used, ", ")), OK
 	if len(used) != 1 {
-		r.Seen, r.Outcome = "to "+strings.Join(used, ", "), Failed
-		r.Causes = s.balanceCauses(b, t, []string{"session affinity does not hold"})
+		r.Seen, r.Outcome = s.say.Sprintf("to %s", strings.Join(used, ", ")), Failed
+		r.Causes = s.balanceCauses(b, t, []string{s.say.Sprintf("session affinity does not hold")})
 	}
 	return r
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/native-routing/labctl/labctl/lang"
 	"github.com/native-routing/labctl/topologies/path"
 )
 
@@ -20,11 +21,11 @@ func (v *verification) interfaces(want path.Node) []Result {
 			continue
 		}
 		have, ok := seen.Link(link.Name)
-		r.Seen, r.Outcome = "missing", OK
+		r.Seen, r.Outcome = v.say.Sprintf("missing"), OK
 		if ok {
 			r.Seen = linkText(have)
 		}
-		if r.Causes = linkCauses(want.Name, link, have, ok); len(r.Causes) > 0 {
+		if r.Causes = linkCauses(v.say, want.Name, link, have, ok); len(r.Causes) > 0 {
 			r.Outcome = Failed
 		}
 		results = append(results, r)
@@ -51,55 +52,55 @@ func linkText(l path.Link) string {
 }
 
 // linkCauses names each way in which an interface differs from what it should be.
-func linkCauses(node string, want, have path.Link, exists bool) []Cause {
+func linkCauses(say lang.Printer, node string, want, have path.Link, exists bool) []Cause {
 	if !exists {
-		return []Cause{{Node: node, Reason: want.Name + " is missing", Cure: "labctl up"}}
+		return []Cause{{Node: node, Reason: say.Sprintf("%s is missing", want.Name), Cure: "labctl up"}}
 	}
 	var causes []Cause
-	add := func(cure, format string, args ...any) {
-		causes = append(causes, Cause{Node: node, Reason: want.Name + " " + fmt.Sprintf(format, args...), Cure: cure})
+	add := func(cure, reason string) {
+		causes = append(causes, Cause{Node: node, Reason: reason, Cure: cure})
 	}
 	if !have.Up {
-		add("labctl up", "is down") // the routes by it went with it: only up puts those back too
+		add("labctl up", say.Sprintf("%s is down", want.Name)) // the routes by it went with it: only up puts those back too
 	} else if !have.Carrier {
-		add("labctl up", "has no carrier: the other end of its link is down")
+		add("labctl up", say.Sprintf("%s has no carrier: the other end of its link is down", want.Name))
 	}
 	if have.MTU != want.MTU {
-		add(on(node, "ip link set %s mtu %d", want.Name, want.MTU), "has mtu %d, not %d", have.MTU, want.MTU)
+		add(on(node, "ip link set %s mtu %d", want.Name, want.MTU), say.Sprintf("%s has mtu %d, not %d", want.Name, have.MTU, want.MTU))
 	}
-	causes = append(causes, tunnelCauses(node, want, have)...)
+	causes = append(causes, tunnelCauses(say, node, want, have)...)
 	lost, gained := without(want.Addresses, have.Addresses), without(have.Addresses, want.Addresses)
 	switch {
 	case len(lost) > 0 && len(gained) > 0:
-		add("labctl up", "has the address %s, not %s", join(gained, " "), join(lost, " "))
+		add("labctl up", say.Sprintf("%s has the address %s, not %s", want.Name, join(gained, " "), join(lost, " ")))
 	case len(lost) > 0:
-		add("labctl up", "has lost its address %s", join(lost, " "))
+		add("labctl up", say.Sprintf("%s has lost its address %s", want.Name, join(lost, " ")))
 	case len(gained) > 0:
-		add(on(node, "ip addr del %s dev %s", gained[0], want.Name), "has an address that the topology does not give it: %s", join(gained, " "))
+		add(on(node, "ip addr del %s dev %s", gained[0], want.Name), say.Sprintf("%s has an address that the topology does not give it: %s", want.Name, join(gained, " ")))
 	}
 	return causes
 }
 
 // tunnelCauses name what a tunnel lacks or has wrong. The agent mends all of it
 // within a second: where it is seen, the agent cannot.
-func tunnelCauses(node string, want, have path.Link) []Cause {
+func tunnelCauses(say lang.Printer, node string, want, have path.Link) []Cause {
 	if want.Tunnel == nil || have.Tunnel == nil {
 		return nil
 	}
 	w, h := want.Tunnel, have.Tunnel
 	var causes []Cause
-	add := func(format string, args ...any) {
-		causes = append(causes, Cause{Node: node, Reason: want.Name + " " + fmt.Sprintf(format, args...), Cure: "labctl status " + node})
+	add := func(reason string) {
+		causes = append(causes, Cause{Node: node, Reason: reason, Cure: "labctl status " + node})
 	}
 	if w.VNI != h.VNI || w.Port != h.Port || w.Local != h.Local {
-		add("is VNI %d on port %d of %s, not VNI %d on port %d of %s", h.VNI, h.Port, h.Local, w.VNI, w.Port, w.Local)
+		add(say.Sprintf("%s is VNI %d on port %d of %s, not VNI %d on port %d of %s", want.Name, h.VNI, h.Port, h.Local, w.VNI, w.Port, w.Local))
 	}
 	for _, r := range w.Remotes {
 		switch at, ok := h.Remote(r.Via); {
 		case !ok:
-			add("does not know behind which node %s is", r.Via)
+			add(say.Sprintf("%s does not know behind which node %s is", want.Name, r.Via))
 		case at != r.Node:
-			add("sends to %s what is for %s, which is behind %s", at, r.Via, r.Node)
+			add(say.Sprintf("%s sends to %s what is for %s, which is behind %s", want.Name, at, r.Via, r.Node))
 		}
 	}
 	return causes
@@ -117,30 +118,30 @@ func on(node, format string, args ...any) string {
 
 // forwarding checks that a node passes packets on, and takes them from every side.
 func (v *verification) forwarding(want path.Node) Result {
-	r := Result{Group: Forwarding, Node: want.Name, Name: want.Name, Expected: "on, no reverse path filter"}
+	r := Result{Group: Forwarding, Node: want.Name, Name: want.Name, Expected: v.say.Sprintf("on, no reverse path filter")}
 	seen, known := v.seen(want.Name)
 	if !known {
 		return v.unknown(r, want.Name)
 	}
-	r.Causes = forwardingCauses(seen)
+	r.Causes = forwardingCauses(v.say, seen)
 	if r.Outcome, r.Seen = OK, r.Expected; len(r.Causes) > 0 {
 		r.Outcome, r.Seen = Failed, r.Causes[0].Reason
 	}
 	return r
 }
 
-func forwardingCauses(seen path.Node) []Cause {
+func forwardingCauses(say lang.Printer, seen path.Node) []Cause {
 	if !seen.Forwarding {
-		return []Cause{{Node: seen.Name, Reason: "forwarding is off (net.ipv4.ip_forward = 0)", Cure: on(seen.Name, "sysctl -w net.ipv4.ip_forward=1")}}
+		return []Cause{{Node: seen.Name, Reason: say.Sprintf("forwarding is off (net.ipv4.ip_forward = 0)"), Cure: on(seen.Name, "sysctl -w net.ipv4.ip_forward=1")}}
 	}
 	var causes []Cause
 	for _, l := range seen.Links {
 		if !l.Forwarding {
-			causes = append(causes, Cause{Node: seen.Name, Reason: "forwarding is off on " + l.Name, Cure: on(seen.Name, "sysctl -w net.ipv4.conf.%s.forwarding=1", l.Name)})
+			causes = append(causes, Cause{Node: seen.Name, Reason: say.Sprintf("forwarding is off on %s", l.Name), Cure: on(seen.Name, "sysctl -w net.ipv4.conf.%s.forwarding=1", l.Name)})
 		}
 		if l.RPFilter != 0 {
 			causes = append(causes, Cause{Node: seen.Name, Cure: "labctl up",
-				Reason: fmt.Sprintf("the reverse path filter of %s is on (rp_filter = %d)", l.Name, l.RPFilter)})
+				Reason: say.Sprintf("the reverse path filter of %s is on (rp_filter = %d)", l.Name, l.RPFilter)})
 		}
 	}
 	return causes
@@ -148,13 +149,13 @@ func forwardingCauses(seen path.Node) []Cause {
 
 // routes checks a node's main table: all that should be there, as it should be, and nothing else.
 func (v *verification) routes(want path.Node) Result {
-	r := Result{Group: Routes, Node: want.Name, Name: want.Name, Expected: plural(len(want.Routes), "route")}
+	r := Result{Group: Routes, Node: want.Name, Name: want.Name, Expected: plural(v.say, len(want.Routes), "1 route", "%d routes")}
 	seen, known := v.seen(want.Name)
 	if !known {
 		return v.unknown(r, want.Name)
 	}
-	r.Causes = routeCauses(want, seen)
-	r.Outcome, r.Seen = OK, plural(len(seen.Routes), "route")
+	r.Causes = routeCauses(v.say, want, seen)
+	r.Outcome, r.Seen = OK, plural(v.say, len(seen.Routes), "1 route", "%d routes")
 	if len(r.Causes) > 0 {
 		r.Outcome = Failed
 	}
@@ -162,20 +163,20 @@ func (v *verification) routes(want path.Node) Result {
 }
 
 // routeCauses compares two tables, prefix by prefix.
-func routeCauses(want, seen path.Node) []Cause {
+func routeCauses(say lang.Printer, want, seen path.Node) []Cause {
 	var causes []Cause
 	for _, w := range want.Routes {
 		have := sameKey(seen.Routes, w)
 		switch {
 		case have == nil:
-			causes = append(causes, missingRoute(want, seen, w)...)
+			causes = append(causes, missingRoute(say, want, seen, w)...)
 		case !sameRoute(w, *have):
-			causes = append(causes, wrongRoute(want, seen, w, *have)...)
+			causes = append(causes, wrongRoute(say, want, seen, w, *have)...)
 		}
 	}
 	for _, have := range seen.Routes {
 		if sameKey(want.Routes, have) == nil {
-			causes = append(causes, foreignRoute(want, seen, have)...)
+			causes = append(causes, foreignRoute(say, want, seen, have)...)
 		}
 	}
 	return unique(causes)
@@ -183,43 +184,43 @@ func routeCauses(want, seen path.Node) []Cause {
 
 // missingRoute says why a route is not there: an interface that lost it, or
 // somebody who deleted it.
-func missingRoute(want, seen path.Node, r path.Route) []Cause {
-	if causes := deviceCauses(want, seen, r); len(causes) > 0 {
+func missingRoute(say lang.Printer, want, seen path.Node, r path.Route) []Cause {
+	if causes := deviceCauses(say, want, seen, r); len(causes) > 0 {
 		return causes
 	}
-	c := Cause{Node: want.Name, Reason: "missing route: " + full(r), Cure: on(want.Name, "ip route add %s", command(r))}
+	c := Cause{Node: want.Name, Reason: say.Sprintf("missing route: %s", full(r)), Cure: on(want.Name, "ip route add %s", command(r))}
 	if r.Protocol == path.AgentProtocol {
-		c.Reason += ", which the node's agent should hold"
+		c.Reason = say.Sprintf("missing route: %s, which the node's agent should hold", full(r))
 		c.Cure = "labctl status " + want.Name
 	}
 	return []Cause{c}
 }
 
-func wrongRoute(want, seen path.Node, r, have path.Route) []Cause {
-	if causes := deviceCauses(want, seen, r); len(causes) > 0 {
+func wrongRoute(say lang.Printer, want, seen path.Node, r, have path.Route) []Cause {
+	if causes := deviceCauses(say, want, seen, r); len(causes) > 0 {
 		return causes
 	}
-	return []Cause{{Node: want.Name, Reason: fmt.Sprintf("wrong route: %s, not %s", command(have), command(r)), Cure: on(want.Name, "ip route replace %s", command(r))}}
+	return []Cause{{Node: want.Name, Reason: say.Sprintf("wrong route: %s, not %s", command(have), command(r)), Cure: on(want.Name, "ip route replace %s", command(r))}}
 }
 
-func foreignRoute(want, seen path.Node, have path.Route) []Cause {
+func foreignRoute(say lang.Printer, want, seen path.Node, have path.Route) []Cause {
 	if have.Protocol == "kernel" || have.Protocol == path.AgentProtocol { // it came with an address
-		if causes := deviceCauses(want, seen, have); len(causes) > 0 {
+		if causes := deviceCauses(say, want, seen, have); len(causes) > 0 {
 			return causes
 		}
 	}
-	return []Cause{{Node: want.Name, Reason: "foreign route: " + full(have), Cure: on(want.Name, "ip route del %s", command(have))}}
+	return []Cause{{Node: want.Name, Reason: say.Sprintf("foreign route: %s", full(have)), Cure: on(want.Name, "ip route del %s", command(have))}}
 }
 
 // deviceCauses are what is wrong with the interfaces of a route, where that
 // alone would take the route away or change it.
-func deviceCauses(want, seen path.Node, r path.Route) []Cause {
+func deviceCauses(say lang.Printer, want, seen path.Node, r path.Route) []Cause {
 	var causes []Cause
 	for _, h := range r.NextHops {
 		wantLink, known := want.Link(h.Device)
 		link, exists := seen.Link(h.Device)
 		if known && (!exists || !link.Up || restsOn(r, h, wantLink.Addresses) && !slices.Equal(wantLink.Addresses, link.Addresses)) {
-			causes = append(causes, linkCauses(want.Name, wantLink, link, exists)...)
+			causes = append(causes, linkCauses(say, want.Name, wantLink, link, exists)...)
 		}
 	}
 	return causes
@@ -277,11 +278,12 @@ func command(r path.Route) string {
 	return s
 }
 
-func plural(n int, noun string) string {
+// plural is a count with its noun.
+func plural(say lang.Printer, n int, one, many string) string {
 	if n == 1 {
-		return "1 " + noun
+		return say.Text(one)
 	}
-	return fmt.Sprintf("%d %ss", n, noun)
+	return say.Sprintf(many, n)
 }
 
 // decisionText is what a FIB decides, in ip-route(8)'s words.

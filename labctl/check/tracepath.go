@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/native-routing/labctl/agent/api"
+	"github.com/native-routing/labctl/labctl/lang"
 	"github.com/native-routing/labctl/topologies/path"
 )
 
@@ -125,7 +126,7 @@ func (v *verification) tracepath(i int) Result {
 	if !known {
 		return v.unknown(r, f.from.node)
 	}
-	r.Seen, r.Outcome = traceText(got), OK
+	r.Seen, r.Outcome = traceText(v.say, got), OK
 	if p.allows(got) {
 		return r
 	}
@@ -138,7 +139,7 @@ func (v *verification) tracepath(i int) Result {
 	return r
 }
 
-func traceText(t api.TraceResult) string {
+func traceText(say lang.Printer, t api.TraceResult) string {
 	answered := len(t.Hops)
 	for answered > 0 && !t.Hops[answered-1].Address.IsValid() {
 		answered--
@@ -156,7 +157,7 @@ func traceText(t api.TraceResult) string {
 	case t.Reached:
 		return fmt.Sprintf("%s; pmtu %d hops %d back %d", s, t.PathMTU, t.HopsThere, t.HopsBack)
 	case t.Failure != nil:
-		return strings.TrimPrefix(s+"; "+failureText(t.Failure), "; ")
+		return strings.TrimPrefix(s+"; "+failureText(say, t.Failure), "; ")
 	case answered == 0:
 		return "no reply from any hop"
 	}
@@ -194,7 +195,7 @@ func (v *verification) astray(f flow, p prediction, got api.TraceResult) []Cause
 		return unique(causes)
 	}
 	if got.Reached && !slices.Contains(p.pathMTUs, got.PathMTU) {
-		return []Cause{{Reason: fmt.Sprintf("the path MTU is %d, although every interface on the way has more: something between the nodes lowers it", got.PathMTU), Cure: "labctl up"}}
+		return []Cause{{Reason: v.say.Sprintf("the path MTU is %d, although every interface on the way has more: something between the nodes lowers it", got.PathMTU), Cure: "labctl up"}}
 	}
 	for _, way := range v.observed.Trace(f.from.node, f.from.address, f.to.address) {
 		for _, hop := range way.Hops {

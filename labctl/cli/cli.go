@@ -16,6 +16,7 @@ import (
 
 	"github.com/native-routing/labctl/labctl/lab"
 	"github.com/native-routing/labctl/labctl/lang"
+	"github.com/native-routing/labctl/labctl/lesson"
 	"github.com/native-routing/labctl/labctl/manifest"
 	"github.com/native-routing/labctl/labctl/ui"
 	"github.com/native-routing/labctl/labctl/workload"
@@ -87,7 +88,7 @@ func exitCode(err error) int {
 		return exit.Code
 	case errors.Is(err, errFailed):
 		return exitFailed
-	case errors.As(err, &usage), errors.As(err, &mistakes), errors.Is(err, topo.ErrInvalid),
+	case errors.As(err, &usage), errors.As(err, &mistakes), errors.Is(err, topo.ErrInvalid), errors.Is(err, lesson.ErrInvalid),
 		errors.Is(err, manifest.ErrInvalid), errors.Is(err, workload.ErrRefused):
 		return exitUsage
 	}
@@ -103,7 +104,7 @@ func message(err error) string {
 	switch {
 	case errors.Is(err, errFailed):
 		return ""
-	case errors.As(err, &mistakes):
+	case errors.As(err, &mistakes), errors.Is(err, lesson.ErrInvalid):
 		return err.Error()
 	case errors.Is(err, context.Canceled):
 		return "labctl: interrupted"
@@ -141,11 +142,14 @@ func newRoot(a *app) *cobra.Command {
 	f.StringVar(&a.dataDir, "data-dir", cmp.Or(a.Getenv("LABCTL_DATA_DIR"), defaultDataDir()), "where labctl keeps its state (LABCTL_DATA_DIR)")
 	f.StringVar(&a.runDir, "run-dir", cmp.Or(a.Getenv("LABCTL_RUN_DIR"), "/run/labctl"), "where the nodes' namespaces and sockets are (LABCTL_RUN_DIR)")
 	f.BoolVarP(&a.quiet, "quiet", "q", false, "say nothing of what is under way")
+	a.addLanguage(root)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath())}
 	})
 	for _, c := range []func(*app) *cobra.Command{
-		newUp, newDown, newHalt, newStart, newStatus, newStage, newVerify, newExplain, newParity, newGet, newApply, newDelete, newExec, newSSH, newCapture, newSSHConfig, newDbg, newDoctor, newTopology, newVersion,
+		newUp, newDown, newHalt, newStart, newStatus, newStage, newReset, newLesson,
+		newVerify, newExplain, newCapture, newParity, newGet, newApply, newDelete,
+		newExec, newSSH, newSSHConfig, newDbg, newDoctor, newTopology, newVersion,
 	} {
 		root.AddCommand(c(a))
 	}

@@ -50,7 +50,7 @@ func (a *app) open(name string, story *ui.Progress) (*lab.Lab, error) {
 		return nil, err
 	}
 	return &lab.Lab{
-		Name: name, Provider: provider, Store: store, Agent: embedded.Binary, Version: a.Version, Story: storyOf{story},
+		Name: name, Provider: provider, Store: store, Agent: embedded.Binary, Version: a.Version, Story: storyOf{story}, Say: a.say,
 	}, nil
 }
 

@@ -84,8 +84,8 @@ func (a *app) writeParity(w io.Writer, r parity.Report) error {
 	s := ui.NewStyle(w, a.Getenv)
 	for _, d := range r.Differences {
 		fmt.Fprintf(w, "%s  %s\n", s.Bold(string(d.Group)), d.Name)
-		writeSeen(w, s, r.Left, d.Left)
-		writeSeen(w, s, r.Right, d.Right)
+		a.writeSeen(w, s, r.Left, d.Left)
+		a.writeSeen(w, s, r.Right, d.Right)
 		if d.Explained != "" {
 			fmt.Fprintf(w, "  %s\n", s.Dim("because "+d.Explained))
 		}
@@ -95,12 +95,12 @@ func (a *app) writeParity(w io.Writer, r parity.Report) error {
 	return err
 }
 
-func writeSeen(w io.Writer, s ui.Style, side string, seen parity.Seen) {
+func (a *app) writeSeen(w io.Writer, s ui.Style, side string, seen parity.Seen) {
 	if seen.Outcome == "" {
 		fmt.Fprintf(w, "  %s: has no such check\n", side)
 		return
 	}
-	fmt.Fprintf(w, "  %s: %s: %s\n", side, outcomeWord(s, seen.Outcome), seen.Seen)
+	fmt.Fprintf(w, "  %s: %s: %s\n", side, a.outcomeWord(s, seen.Outcome), seen.Seen)
 	if seen.Seen != seen.Expected {
 		fmt.Fprintf(w, "    expected: %s\n", seen.Expected)
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -114,7 +113,7 @@ func (a *app) writeStages(w io.Writer, list lab.StageList) error {
 		}
 		fmt.Fprintf(w, "\n%s %s\n", mark, style.Bold(s.Name))
 		for _, text := range []string{s.Description, s.Teaches} {
-			for _, line := range ui.Wrap(a.sayText(text), textWidth) {
+			for _, line := range ui.Wrap(a.say.Text(text), textWidth) {
 				fmt.Fprintln(w, "    "+line)
 			}
 		}
@@ -132,13 +131,6 @@ func (a *app) writeStages(w io.Writer, list lab.StageList) error {
 
 // textWidth is how long lines of prose are, in columns.
 const textWidth = 74
-
-// sayText puts a text of a topology into the student's language: it is its own
-// key, and no format.
-func (a *app) sayText(text string) string {
-	var none []any
-	return a.say.Sprintf(strings.ReplaceAll(text, "%", "%%"), none...)
-}
 
 // enter moves the lab to another stage, and says what that did.
 func (a *app) enter(ctx context.Context, flags stageFlags, format ui.Format, move func(*lab.Lab, context.Context) (lab.StageReport, error)) error {
@@ -191,14 +183,14 @@ func (a *app) writeEntered(w io.Writer, r lab.StageReport) error {
 	}
 	fmt.Fprintln(w, "\n"+entered)
 	for _, text := range []string{r.Description, r.Teaches} {
-		for _, line := range ui.Wrap(a.sayText(text), textWidth) {
+		for _, line := range ui.Wrap(a.say.Text(text), textWidth) {
 			fmt.Fprintln(w, "  "+line)
 		}
 	}
 	if r.Verification == nil {
 		return nil
 	}
-	return writeVerdict(w, style, *r.Verification)
+	return a.writeVerdict(w, style, *r.Verification)
 }
 
 // completeStages offers the stages of the lab that is up.

@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,6 +16,8 @@ import (
 )
 
 func newStatus(a *app) *cobra.Command {
+	var watch bool
+	var interval time.Duration
 	output := ui.NewFormat()
 	cmd := &cobra.Command{
 		Use:   "status [NODE]",
@@ -22,9 +26,17 @@ func newStatus(a *app) *cobra.Command {
 changed by hand, or failed. With a node it shows all of that node's objects.
 
 It exits with 3 where something is not as the lab made it: a node that does not
-run, an agent that does not answer, an object that drifted or failed.`,
+run, an agent that does not answer, an object that drifted or failed.
+
+With --watch it goes on until Ctrl-C, and shows each change when it happens.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case watch && len(args) > 0:
+				return usageError{errors.New("--watch is of all nodes: name none")}
+			case watch:
+				return a.watch(cmd.Context(), interval, output.Format)
+			}
 			l, err := a.current(a.story())
 			if err != nil {
 				return err
@@ -44,6 +56,8 @@ run, an agent that does not answer, an object that drifted or failed.`,
 		},
 		ValidArgsFunction: a.completeNodes,
 	}
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "go on, and show what changes")
+	cmd.Flags().DurationVar(&interval, "interval", time.Second, "how often --watch looks")
 	addOutput(cmd, output)
 	return cmd
 }
@@ -54,12 +68,7 @@ func (a *app) writeStatus(w io.Writer, r lab.StatusReport) error {
 		stage = ", stage " + r.Stage
 	}
 	fmt.Fprintf(w, "Lab %s on %s%s, up for %s, from %s\n\n", r.Lab, r.Provider, stage, ui.Duration(time.Since(r.Since).Round(time.Second)), r.Source)
-	nodes := ui.NewGrid("NODE", "ROLE", "STATE", "ADDRESSES", "PODS", "AGENT", "IN PLACE", "REFUSED", "DRIFTED")
-	for _, n := range r.Nodes {
-		nodes.Row(n.Name, string(n.Role), string(n.State), strings.Join(n.Addresses, " "), n.PodCIDR, agentText(n),
-			fmt.Sprint(n.Count(api.InPlace)), fmt.Sprint(n.Count(api.Refused)), fmt.Sprint(n.Count(api.Drifted)))
-	}
-	if err := nodes.Write(w); err != nil {
+	if err := nodeGrid(r).Write(w); err != nil {
 		return err
 	}
 	writeDatapath(w, r.Nodes)
@@ -69,10 +78,23 @@ func (a *app) writeStatus(w io.Writer, r lab.StatusReport) error {
 	for _, remark := range r.Remarks {
 		fmt.Fprintln(w, "\nnote:", remark)
 	}
+	if slices.ContainsFunc(r.Nodes, func(n lab.NodeStatus) bool { return n.Count(api.Drifted) > 0 }) {
+		fmt.Fprintln(w, "\n"+a.say.Sprintf("labctl reset undoes what was changed by hand."))
+	}
 	if r.Healthy() {
 		fmt.Fprintln(w, "\nAll that the agents hold and watch is in place.")
 	}
 	return nil
+}
+
+// nodeGrid has one node on a line.
+func nodeGrid(r lab.StatusReport) *ui.Grid {
+	nodes := ui.NewGrid("NODE", "ROLE", "STATE", "ADDRESSES", "PODS", "AGENT", "IN PLACE", "REFUSED", "DRIFTED")
+	for _, n := range r.Nodes {
+		nodes.Row(n.Name, string(n.Role), string(n.State), strings.Join(n.Addresses, " "), n.PodCIDR, agentText(n),
+			fmt.Sprint(n.Count(api.InPlace)), fmt.Sprint(n.Count(api.Refused)), fmt.Sprint(n.Count(api.Drifted)))
+	}
+	return nodes
 }
 
 func agentText(n lab.NodeStatus) string {
@@ -97,9 +119,12 @@ func (a *app) writeTrouble(w io.Writer, n lab.NodeStatus) {
 		return
 	}
 	for _, o := range n.Agent.Objects {
-		if o.Condition != api.InPlace && o.Condition != api.Skipped {
+		if o.Condition != api.InPlace && o.Condition != api.Skipped && o.Condition != api.Drifted {
 			fmt.Fprintf(w, "\n%s: %s %s is %s: %s\n", n.Name, o.Kind, o.Name, o.Condition, o.Reason)
 		}
+	}
+	for _, d := range n.Drifts() {
+		fmt.Fprintf(w, "\n%s\n", a.drift(d))
 	}
 }
 

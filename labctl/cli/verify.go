@@ -90,7 +90,7 @@ func (a *app) verify(ctx context.Context, s check.Selection, format ui.Format) e
 		report.Warnings = append(report.Warnings, w)
 	}
 	style := ui.NewStyle(a.Out, a.Getenv)
-	if err := ui.Write(a.Out, format, report, func(w io.Writer) error { return writeReport(w, style, report) }); err != nil {
+	if err := ui.Write(a.Out, format, report, func(w io.Writer) error { return a.writeReport(w, style, report) }); err != nil {
 		return err
 	}
 	return verdict(report)
@@ -110,59 +110,68 @@ func verdict(report check.Report) error {
 func allGroups() []check.Group { return append(check.RouteGroups(), check.ServiceGroups()...) }
 
 // outcomeWord is the first column of a result, readable without colour.
-func outcomeWord(s ui.Style, o check.Outcome) string {
+func (a *app) outcomeWord(s ui.Style, o check.Outcome) string {
 	switch o {
 	case check.OK:
-		return s.Good("ok")
+		return s.Good(a.say.Sprintf("ok"))
 	case check.ExpectedFailure:
-		return s.Warn("expected failure")
+		return s.Warn(a.say.Sprintf("expected failure"))
 	case check.UnexpectedSuccess:
-		return s.Bad("UNEXPECTED SUCCESS")
+		return s.Bad(a.say.Sprintf("UNEXPECTED SUCCESS"))
 	case check.Unknown:
-		return s.Bad("UNKNOWN")
+		return s.Bad(a.say.Sprintf("UNKNOWN"))
 	}
-	return s.Bad("FAILED")
+	return s.Bad(a.say.Sprintf("FAILED"))
 }
 
-func writeReport(w io.Writer, s ui.Style, r check.Report) error {
+func (a *app) writeReport(w io.Writer, s ui.Style, r check.Report) error {
 	for i, result := range r.Results {
 		if i == 0 || r.Results[i-1].Group != result.Group {
 			fmt.Fprintf(w, "%s%s\n", strings.Repeat("\n", min(i, 1)), s.Bold(string(result.Group)))
 		}
-		writeResult(w, s, result)
+		a.writeResult(w, s, result)
 	}
-	return writeCauses(w, s, r)
+	return a.writeCauses(w, s, r)
 }
 
 // writeVerdict is a report without what is as the stage expects it.
-func writeVerdict(w io.Writer, s ui.Style, r check.Report) error {
+func (a *app) writeVerdict(w io.Writer, s ui.Style, r check.Report) error {
 	for _, result := range r.Results {
 		if result.Outcome != check.OK && result.Outcome != check.ExpectedFailure {
-			writeResult(w, s, result)
+			a.writeResult(w, s, result)
 		}
 	}
-	return writeCauses(w, s, r)
+	return a.writeCauses(w, s, r)
 }
 
-func writeCauses(w io.Writer, s ui.Style, r check.Report) error {
+func (a *app) writeCauses(w io.Writer, s ui.Style, r check.Report) error {
+	say := a.say.Sprintf
 	if len(r.Causes) > 0 {
-		fmt.Fprintf(w, "\n%s\n", s.Bold("causes"))
+		fmt.Fprintf(w, "\n%s\n", s.Bold(say("causes")))
 	}
 	for _, c := range r.Causes {
-		fmt.Fprintf(w, "  %s (explains %s)\n", c, ui.Plural(c.Results, "failure"))
+		explains := say("explains 1 failure")
+		if c.Results != 1 {
+			explains = say("explains %d failures", c.Results)
+		}
+		fmt.Fprintf(w, "  %s (%s)\n", c, explains)
 		if c.Cure != "" {
-			fmt.Fprintf(w, "    mend it: %s\n", c.Cure)
+			fmt.Fprintf(w, "    %s\n", say("mend it: %s", c.Cure))
 		}
 	}
 	for _, text := range r.Warnings {
-		fmt.Fprintln(w, s.Warn("warning: ")+text)
+		fmt.Fprintln(w, s.Warn(say("warning:"))+" "+text)
 	}
-	_, err := fmt.Fprintf(w, "\n%s in %s: %s\n", ui.Plural(len(r.Results), "check"), ui.Duration(r.Took), summaryText(s, r))
+	checks := say("1 check in %s: %s", ui.Duration(r.Took), a.summaryText(s, r))
+	if n := len(r.Results); n != 1 {
+		checks = say("%d checks in %s: %s", n, ui.Duration(r.Took), a.summaryText(s, r))
+	}
+	_, err := fmt.Fprintf(w, "\n%s\n", checks)
 	return err
 }
 
-func writeResult(w io.Writer, s ui.Style, r check.Result) {
-	fmt.Fprintf(w, "  %-2s  %s", outcomeWord(s, r.Outcome), r.Name)
+func (a *app) writeResult(w io.Writer, s ui.Style, r check.Result) {
+	fmt.Fprintf(w, "  %-2s  %s", a.outcomeWord(s, r.Outcome), r.Name)
 	switch r.Outcome {
 	case check.OK:
 		fmt.Fprintf(w, "  %s\n", s.Dim(r.Seen))
@@ -171,20 +180,21 @@ func writeResult(w io.Writer, s ui.Style, r check.Result) {
 		fmt.Fprintf(w, ": %s\n", r.Seen)
 		return
 	}
-	fmt.Fprintf(w, "\n        expected: %s\n        seen:     %s\n", r.Expected, r.Seen)
+	say := a.say.Sprintf
+	fmt.Fprintf(w, "\n        %s\n        %s\n", say("expected: %s", r.Expected), say("seen:     %s", r.Seen))
 	for _, c := range r.Causes {
-		fmt.Fprintf(w, "        reason:   %s\n", c)
+		fmt.Fprintf(w, "        %s\n", say("reason:   %s", c))
 		if c.Cure != "" {
-			fmt.Fprintf(w, "        mend it:  %s\n", c.Cure)
+			fmt.Fprintf(w, "        %s\n", say("mend it:  %s", c.Cure))
 		}
 	}
 }
 
-func summaryText(s ui.Style, r check.Report) string {
+func (a *app) summaryText(s ui.Style, r check.Report) string {
 	var parts []string
 	for _, o := range []check.Outcome{check.OK, check.ExpectedFailure, check.Failed, check.UnexpectedSuccess, check.Unknown} {
 		if n := r.Summary[o]; n > 0 {
-			parts = append(parts, fmt.Sprintf("%d %s", n, outcomeWord(s, o)))
+			parts = append(parts, a.say.Sprintf("%d %s", n, a.outcomeWord(s, o)))
 		}
 	}
 	return strings.Join(parts, ", ")

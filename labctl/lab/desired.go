@@ -86,10 +86,12 @@ func underlay(n topo.Node, uplink topo.Uplink) api.Underlay {
 	u := api.Underlay{
 		Uplink: uplink.Interface,
 		Links:  []api.UnderlayLink{{Name: uplink.Interface, MTU: 1500, Addresses: []netip.Prefix{uplink.Address}}},
-		Routes: []api.UnderlayRoute{{
+	}
+	if uplink.Gateway.IsValid() {
+		u.Routes = append(u.Routes, api.UnderlayRoute{
 			To:  netip.PrefixFrom(netip.IPv4Unspecified(), 0),
 			Via: []netip.Addr{uplink.Gateway}, Device: uplink.Interface, Metric: uplink.Metric,
-		}},
+		})
 	}
 	for name, iface := range n.Interfaces.All() {
 		u.Links = append(u.Links, api.UnderlayLink{Name: name, MTU: iface.MTU, Addresses: []netip.Prefix{iface.Address}})

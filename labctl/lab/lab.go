@@ -5,6 +5,7 @@ package lab
 import (
 	"errors"
 
+	"github.com/native-routing/labctl/labctl/lang"
 	"github.com/native-routing/labctl/provision"
 )
 
@@ -28,6 +29,8 @@ type Lab struct {
 	Version string
 	// Story is told what is under way.
 	Story Story
+	// Say puts what is found into the reader's language.
+	Say lang.Printer
 
 	carried carried
 }

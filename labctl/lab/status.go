@@ -68,20 +68,34 @@ func (n NodeStatus) Count(c api.Condition) int {
 // Status looks at every node of the lab. What cannot be told of a node is in
 // the report, not an error.
 func (l *Lab) Status(ctx context.Context) (StatusReport, error) {
+	seen, err := l.observe(ctx)
+	if err != nil {
+		return StatusReport{}, err
+	}
+	agents := l.agents()
+	defer agents.Close()
+	return l.look(ctx, agents, seen)
+}
+
+// observe finds what there is of the lab on the machine.
+func (l *Lab) observe(ctx context.Context) (provision.Observation, error) {
+	seen, err := l.Provider.Observe(ctx, l.Name)
+	if err != nil {
+		return seen, fmt.Errorf("look for lab %s: %w", l.Name, err)
+	}
+	return seen, nil
+}
+
+// look asks the agents of the nodes that were seen to run.
+func (l *Lab) look(ctx context.Context, agents *agents, seen provision.Observation) (StatusReport, error) {
 	saved, err := l.Store.Load(l.Name)
 	if err != nil {
 		return StatusReport{}, err
 	}
-	seen, err := l.Provider.Observe(ctx, l.Name)
-	if err != nil {
-		return StatusReport{}, fmt.Errorf("look for lab %s: %w", l.Name, err)
-	}
 	report := StatusReport{
 		Lab: l.Name, Provider: saved.Provider, Stage: saved.Stage, Source: saved.Source, Since: saved.Since,
-		Nodes: nodeStates(saved.Topology, seen), Remarks: append(seen.Remarks, unplaced(saved.Workloads)...),
+		Nodes: nodeStates(saved.Topology, seen), Remarks: slices.Concat(seen.Remarks, unplaced(saved.Workloads)),
 	}
-	agents := l.agents()
-	defer agents.Close()
 	var all sync.WaitGroup
 	for i := range report.Nodes {
 		node := &report.Nodes[i]
@@ -99,6 +113,14 @@ func (l *Lab) Status(ctx context.Context) (StatusReport, error) {
 	}
 	all.Wait()
 	return report, ctx.Err()
+}
+
+// Drifts are what of a node is not as its stage has it.
+func (n NodeStatus) Drifts() []Drift {
+	if n.Agent == nil {
+		return nil
+	}
+	return driftsOf(n.Name, *n.Agent)
 }
 
 // nodeStates joins the nodes that should be with those that are.

@@ -28,6 +28,7 @@ type stage struct {
 	wanted   Wanted
 
 	mu      sync.Mutex
+	drifts  map[string][]api.Object // by node
 	states  map[string]api.State
 	servers map[string]*httptest.Server // by node
 }
@@ -84,7 +85,7 @@ func (s *stage) serve(_, node string, _ provision.Service) {
 	api.GetStatus.Handle(mux, func(context.Context, api.None) (api.Status, error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		return api.Status{Node: node, Generation: s.states[node].Generation, Settled: true}, nil
+		return api.Status{Node: node, Generation: s.states[node].Generation, Settled: true, Objects: s.drifts[node]}, nil
 	})
 	server := httptest.NewServer(mux)
 	s.t.Cleanup(server.Close)

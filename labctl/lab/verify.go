@@ -25,7 +25,7 @@ func (l *Lab) Verify(ctx context.Context, selection check.Selection) (check.Repo
 	defer agents.Close()
 	report := check.RunAll(ctx, check.Subject{
 		Topology: staged, Stage: saved.Stage, Exceptions: saved.Topology.Exceptions(saved.Stage), Uplinks: saved.Uplinks,
-		Cluster: cluster,
+		Cluster: cluster, Say: l.Say,
 	}, prober{agents}, selection)
 	return report, ctx.Err()
 }

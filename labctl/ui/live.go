@@ -4,9 +4,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
-
-	"github.com/charmbracelet/x/ansi"
 )
 
 // The columns of a step's line.
@@ -40,26 +37,14 @@ func (p *Progress) line(t *Task, status, detail string) string {
 }
 
 // redraw prints finished lines over the running steps' block, and the block
-// anew under them. All goes out in one write, so that nothing flickers, and
-// leaves the cursor under the block at a line's start, where the terminal's own
-// echo of Ctrl-C does no harm. The lock is held.
+// anew under them. All goes out in one write, so that nothing flickers. The lock
+// is held.
 func (p *Progress) redraw(finished ...string) {
-	columns, lines := terminalSize(p.w)
-	var b strings.Builder
-	b.WriteByte('\r')
-	if p.drawn > 0 {
-		b.WriteString(ansi.CursorUp(p.drawn))
-	}
+	_, lines := terminalSize(p.w)
 	block := p.block(lines - 1)
-	for _, line := range append(finished, block...) {
-		// A line that fills its last column would leave the cursor in a place
-		// on which terminals disagree.
-		b.WriteString(ansi.Truncate(line, columns-1, p.ellipsis()))
-		b.WriteString(ansi.EraseLineRight + "\n")
-	}
-	b.WriteString(ansi.EraseScreenBelow)
+	text := repaint(p.w, p.drawn, append(finished, block...), p.ellipsis())
 	p.drawn = len(block)
-	io.WriteString(p.w, b.String())
+	io.WriteString(p.w, text)
 }
 
 // block returns the running steps' lines, at most limit, for what has scrolled

@@ -109,8 +109,8 @@ func (t *todo) boot(w want, s seen, renames map[string]string, uplink topo.Uplin
 		t.put(s, batchFile, w.batch(routes), plainMode, rootOwner)
 		starts = append(starts, "ip -force -batch "+batchFile)
 	}
-	if l, ok := s.link(uplink.Interface); ok && s.canSilence() {
-		ruleset, mark := silence(w.lab, uplink.Interface, l.Address, prefixes(w.topology))
+	if l, ok := s.link(uplink.Interface); ok && s.Commands["nft"] {
+		ruleset, mark := silence(w.lab, uplink.Interface, l.Address, prefixes(w.topology), s.kernelFrom(egressMajor, egressMinor))
 		t.put(s, silenceFile, ruleset, plainMode, rootOwner)
 		starts = append(starts, "nft -f "+silenceFile)
 		if !strings.Contains(s.Ruleset, mark) {

@@ -233,8 +233,11 @@ func (s *seen) takeFiles(data []byte) error {
 		if err != nil {
 			return err
 		}
-		if head.Typeflag == tar.TypeReg {
+		switch head.Typeflag {
+		case tar.TypeReg:
 			s.Files[head.Name] = file{head.Mode & 0o777, string(content)}
+		case tar.TypeLink: // a file that came before by another name
+			s.Files[head.Name] = s.Files[head.Linkname]
 		}
 	}
 }

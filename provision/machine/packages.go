@@ -83,7 +83,7 @@ func (s seen) remarks() []string {
 	var remarks []string
 	note := func(text string) { remarks = append(remarks, text) }
 	if s.Commands["nft"] && !s.kernelFrom(egressMajor, egressMinor) {
-		note("its kernel " + s.Kernel + " cannot keep the uplink silent, that takes 5.16: answers to packets that are lost there may come back")
+		note("its kernel " + s.Kernel + " sends what is lost by the uplink on, from 5.16 on it does not: answers are dropped")
 	}
 	if !s.BTF {
 		note("its kernel " + s.Kernel + " has no BTF, without which the agent loads no datapath")

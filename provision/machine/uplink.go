@@ -2,6 +2,7 @@ package machine
 
 import (
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"net/netip"
@@ -52,40 +53,49 @@ func (s seen) nameServer() netip.Addr {
 	return netip.Addr{}
 }
 
-// silence is a ruleset that sends what leaves by the uplink for an address of the
-// lab to the uplink's own Ethernet address. So the packet is seen to leave, and
-// no switch hands it on: nobody can answer. To drop answers instead would let
-// them be seen coming in, and to drop the packet would let it not be seen going
-// out. The hook is there from Linux 5.16 on.
+// silence is a ruleset that lets nobody answer what leaves by the uplink for an
+// address of the lab. Such a packet is sent to the uplink's own Ethernet address:
+// it is seen to leave, and no switch hands it on. To drop it would let it not be
+// seen going out. That hook is there from Linux 5.16 on. A gateway that takes
+// packets whatever their Ethernet address, such as QEMU's own, may answer all the
+// same; so answers from the lab's addresses, and ICMP errors about packets to
+// them, do not come in. Nothing else that passes the uplink is touched.
 //
 // It returns the ruleset and the words by which it is known again: nft prints
 // rules in its own.
-func silence(lab, device, mac string, prefixes []netip.Prefix) (ruleset, mark string) {
+func silence(lab, device, mac string, prefixes []netip.Prefix, egress bool) (ruleset, mark string) {
 	texts := make([]string, len(prefixes))
+	about := ""
 	for i, p := range prefixes {
 		texts[i] = p.String()
+		// The destination of the packet that the error is about: 8 bytes of ICMP, then 16 of IPv4.
+		about += fmt.Sprintf("\t\ticmp type { destination-unreachable, time-exceeded, parameter-problem } @th,192,32 & 0x%08x == 0x%08x drop\n",
+			^uint32(0)<<(32-p.Bits()), binary.BigEndian.Uint32(p.Masked().Addr().AsSlice()))
 	}
-	rule := fmt.Sprintf("ip daddr { %s } ether daddr set %s", strings.Join(texts, ", "), mac)
-	sum := sha256.Sum256([]byte(device + rule))
+	all := strings.Join(texts, ", ")
+	out := ""
+	if egress {
+		out = fmt.Sprintf("\tchain out {\n\t\ttype filter hook egress device %q priority 0; policy accept;\n\t\tip daddr { %s } ether daddr set %s\n\t}\n",
+			device, all, mac)
+	}
+	sum := sha256.Sum256([]byte(device + all + out))
 	mark = "labctl " + hex.EncodeToString(sum[:6])
 	return header(lab) + fmt.Sprintf(`table netdev labctl
 delete table netdev labctl
 table netdev labctl {
-	chain uplink {
-		type filter hook egress device "%s" priority 0; policy accept;
-		%s comment "%s"
-	}
-}
-`, device, rule, mark), mark
+	chain in {
+		type filter hook ingress device %q priority 0; policy accept;
+		ip saddr { %s } drop comment %q
+%s	}
+%s}
+`, device, all, mark, about, out), mark
 }
 
+// The first kernel with the egress hook.
 const (
 	egressMajor = 5
 	egressMinor = 16
 )
-
-// canSilence says whether the kernel has the hook.
-func (s seen) canSilence() bool { return s.Commands["nft"] && s.kernelFrom(egressMajor, egressMinor) }
 
 // kernelFrom says whether the kernel is of that version or a later one.
 func (s seen) kernelFrom(major, minor int) bool {

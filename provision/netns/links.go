@@ -20,6 +20,16 @@ import (
 // routes, and removes those that t does not have. ErrNotFound names a node
 // whose namespace is not there.
 func (p *Provider) EnsureLinks(ctx context.Context, t *topo.Topology) ([]provision.Change, error) {
+	return p.ensureLinks(ctx, t, func(string) bool { return true }, true)
+}
+
+// EnsureNodeLinks does the same for the named nodes alone.
+func (p *Provider) EnsureNodeLinks(ctx context.Context, t *topo.Topology, nodes ...string) ([]provision.Change, error) {
+	return p.ensureLinks(ctx, t, func(node string) bool { return slices.Contains(nodes, node) }, false)
+}
+
+// ensureLinks works on the nodes that are meant, and tidies what is nobody's.
+func (p *Provider) ensureLinks(ctx context.Context, t *topo.Topology, meant func(node string) bool, tidy bool) ([]provision.Change, error) {
 	want, err := newPlan(t)
 	if err != nil {
 		return nil, err
@@ -46,6 +56,9 @@ func (p *Provider) EnsureLinks(ctx context.Context, t *topo.Topology) ([]provisi
 	var group errgroup.Group
 	group.SetLimit(p.parallel())
 	for i, n := range want.Nodes {
+		if !meant(n.Name) {
+			continue
+		}
 		group.Go(func() error {
 			if errs[i] = ctx.Err(); errs[i] == nil {
 				perNode[i], effects[i], errs[i] = p.ensureNodeLinks(at, want.Lab, n, fabric)
@@ -58,10 +71,12 @@ func (p *Provider) EnsureLinks(ctx context.Context, t *topo.Topology) ([]provisi
 	if err := errors.Join(errs...); err != nil {
 		return changes, err
 	}
-	stale, err := fabric.removeStale(want, len(changes) > 0)
-	changes = append(changes, stale...)
-	if err != nil {
-		return changes, err
+	if tidy {
+		stale, err := fabric.removeStale(want, len(changes) > 0)
+		changes = append(changes, stale...)
+		if err != nil {
+			return changes, err
+		}
 	}
 	return changes, settleLinks(ctx, at, fabric, want, effects)
 }
@@ -424,68 +439,6 @@ func (s *nodeSession) addressChanges(remove []address, add []linkPlan) []provisi
 			continue
 		}
 		changes = append(changes, change)
-	}
-	return changes
-}
-
-// ensureRoutes begins from the routes as they were, unless what is below them changed.
-func (s *nodeSession) ensureRoutes(before []foundRoute, changed bool) ([]provision.Change, error) {
-	have := before
-	var err error
-	if changed {
-		if have, err = s.routes(s.list); err != nil {
-			return nil, err
-		}
-	}
-	known, err := s.neighbours(s.list)
-	if err != nil {
-		return nil, err
-	}
-	neighbours := diffNeighbours(s.want, known)
-	remove, add := diffRoutes(s.want, have)
-	if len(neighbours)+len(remove)+len(add) == 0 {
-		return routeChanges(s.want.Name, before, lost(s.want, before, have), nil, s.fresh), nil
-	}
-	for _, r := range remove {
-		if err := s.handle.RouteDel(&r.raw); err != nil && !errors.Is(err, unix.ESRCH) {
-			return nil, fmt.Errorf("remove %s: %w", r.object(), err)
-		}
-	}
-	w, err := s.write()
-	if err != nil {
-		return nil, err
-	}
-	for _, n := range neighbours {
-		err = errors.Join(err, w.setNeighbour(n, s.indexOf(n.Device)))
-	}
-	for _, r := range add {
-		err = errors.Join(err, w.addRoute(r, s.indexOf))
-	}
-	if err := errors.Join(err, w.flush()); err != nil {
-		return nil, err
-	}
-	changes := neighbourChanges(s.want.Name, neighbours, s.fresh)
-	return append(changes, routeChanges(s.want.Name, before, append(remove, lost(s.want, before, have)...), add, s.fresh)...), nil
-}
-
-// lost are routes out of the file that the kernel dropped by itself on the way.
-func lost(want nodePlan, before, now []foundRoute) []foundRoute {
-	there := map[string]bool{}
-	for _, r := range now {
-		there[r.key()] = true
-	}
-	gone := slices.DeleteFunc(slices.Clone(before), func(r foundRoute) bool { return there[r.key()] })
-	remove, _ := diffRoutes(want, gone)
-	return remove
-}
-
-func neighbourChanges(node string, added []neighbour, fresh map[string]bool) []provision.Change {
-	var changes []provision.Change
-	for _, n := range added {
-		if !fresh[n.Device] {
-			changes = append(changes, provision.Change{Verb: provision.Changed, Node: node,
-				Object: "neighbour " + n.IP.String(), Detail: n.MAC + " on " + n.Device})
-		}
 	}
 	return changes
 }

@@ -22,6 +22,8 @@ const (
 	kindBridge kind = "bridge"
 	// kindIFB stands in for dummy where the kernel has no such driver.
 	kindIFB kind = "ifb"
+	// kindVXLAN is the agent's to make; whether the kernel can is asked before.
+	kindVXLAN kind = "vxlan"
 )
 
 // Route protocols (linux/rtnetlink.h) of the routes that are the file's.

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -82,6 +83,9 @@ func (p *Provider) tryLinks(t *topo.Topology) []provision.Finding {
 		if hasDummy(t) {
 			findings = append(findings, p.tryDummy(w))
 		}
+		if stages := tunnelled(t); len(stages) > 0 {
+			findings = append(findings, tryTunnel(w, t.Cluster.RoutingMode == topo.RoutingVXLAN, stages))
+		}
 		return nil
 	})
 	if err != nil {
@@ -100,6 +104,36 @@ func hasDummy(t *topo.Topology) bool {
 		}
 	}
 	return false
+}
+
+// tunnelled are the stages in which nodes carry packets by VXLAN; "it" is the
+// topology without any.
+func tunnelled(t *topo.Topology) []string {
+	var stages []string
+	for name, stage := range t.Stages.All() {
+		if stage.Cluster != nil && stage.Cluster.RoutingMode == topo.RoutingVXLAN {
+			stages = append(stages, "stage "+name)
+		}
+	}
+	if len(stages) == 0 && t.Cluster.RoutingMode == topo.RoutingVXLAN {
+		stages = []string{"it"}
+	}
+	return stages
+}
+
+// tryTunnel asks for a tunnel's device without saying which: a kernel that has the
+// driver finds fault with that, and one that has not knows no such kind.
+func tryTunnel(w *writer, now bool, stages []string) provision.Finding {
+	found := provision.Finding{Severity: provision.Fine, Subject: "vxlan links"}
+	err := errors.Join(w.makeAlone(linkPlan{Name: "tunnelx", MTU: defaultMTU, MAC: linkAddress("", "", "tunnel")}, kindVXLAN), w.flush())
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		found.Severity, found.Detail = provision.Warning, "this kernel has no VXLAN, which "+strings.Join(stages, ", ")+" needs"
+		found.Cure, found.Err = "sudo modprobe vxlan", provision.ErrUnsupported
+		if now {
+			found.Severity = provision.Missing
+		}
+	}
+	return found
 }
 
 func tried(err error, driver string) provision.Finding {

@@ -24,42 +24,68 @@ type Subject struct {
 	// Residue returns what is left of a lab anywhere on this machine, also of
 	// mounts and cgroups; nil where there is nothing to look at.
 	Residue func(t *testing.T, lab string) []string
+	// Fixed says that nodes are machines that were there before the lab and
+	// outlive it. They are reached by their eth0, and their devices and cables are
+	// as they are: what would take those away, or join them otherwise, is left out,
+	// and so are two labs at once. On such machines everything takes its time: one
+	// lab carries all parts that leave it as they found it, what can be broken or
+	// edited together is, and limits are wide.
+	Fixed bool
+	// Providers is what the topology says of its provider, as YAML; empty for nothing.
+	Providers string
 }
 
 // timeLimit is for each call; a provider that hangs fails.
-const timeLimit = time.Minute
+const timeLimit = 5 * time.Minute
 
-// Run runs the whole suite.
+// Run runs the whole suite, first what keeps a lab whole.
 func Run(t *testing.T, s Subject) {
 	tests := []struct {
 		name     string
 		machines bool
-		run      func(*testing.T, *bench)
+		// keeps says that the lab is as whole afterwards as before.
+		keeps bool
+		run   func(*testing.T, *bench)
 	}{
-		{"EnsureTwice", false, testEnsureTwice},
-		{"OpenNeverCreates", false, testOpen},
-		{"DestroyTwice", false, testDestroyTwice},
-		{"DestroyOneNode", false, testDestroyOne},
-		{"Put", false, testPut},
-		{"Service", false, testService},
-		{"Cancelled", false, testCancelled},
-		{"Places", true, testPlaces},
-		{"Run", true, testRun},
-		{"RunInterrupted", true, testRunInterrupted},
-		{"Tables", true, testTables},
-		{"Packets", true, testPackets},
-		{"Edits", true, testEdits},
-		{"Drift", true, testDrift},
-		{"TwoLabs", true, testTwoLabs},
-		{"DestroyBusy", true, testDestroyBusy},
-		{"DestroyPods", true, testDestroyPods},
+		{"EnsureTwice", false, true, testEnsureTwice},
+		{"Put", false, true, testPut},
+		{"Service", false, true, testService},
+		{"Places", true, true, testPlaces},
+		{"Run", true, true, testRun},
+		{"RunInterrupted", true, true, testRunInterrupted},
+		{"Tables", true, true, testTables},
+		{"Packets", true, true, testPackets},
+		{"Edits", true, true, testEdits},
+		{"Drift", true, true, testDrift},
+		{"OpenNeverCreates", false, false, testOpen},
+		{"DestroyTwice", false, false, testDestroyTwice},
+		{"DestroyOneNode", false, false, testDestroyOne},
+		{"Cancelled", false, false, testCancelled},
+		{"TwoLabs", true, false, testTwoLabs},
+		{"DestroyBusy", true, false, testDestroyBusy},
+		{"DestroyPods", true, false, testDestroyPods},
 	}
+	var kept *bench // for all that keep it
 	for _, test := range tests {
-		if test.machines && !s.Machines {
+		if test.machines && !s.Machines || s.Fixed && test.name == "TwoLabs" {
 			continue // there is nothing to run it on, which is no missing right
 		}
+		share := s.Fixed && test.keeps
+		if share && kept == nil {
+			kept = newBench(t, s)
+		}
+		if !share && kept != nil {
+			kept.destroy()
+			kept = nil
+		}
 		t.Run(test.name, func(t *testing.T) {
-			test.run(t, newBench(t, s))
+			b := kept
+			if !share {
+				b = newBench(t, s)
+			}
+			mine := *b
+			mine.t = t
+			test.run(t, &mine)
 		})
 	}
 }
@@ -80,14 +106,19 @@ func newBench(t *testing.T, s Subject) *bench {
 
 // cleanUp destroys the lab at the end, and proves it.
 func (b *bench) cleanUp(lab string) {
-	b.t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), timeLimit)
-		defer cancel()
-		if _, err := b.Destroy(ctx, lab); err != nil {
-			b.t.Errorf("destroy: %v", err)
-		}
-		b.wantNothing(lab)
-	})
+	b.t.Cleanup(func() { b.destroyLab(lab) })
+}
+
+// destroy destroys the bench's own lab, and proves it.
+func (b *bench) destroy() { b.destroyLab(b.lab) }
+
+func (b *bench) destroyLab(lab string) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeLimit)
+	defer cancel()
+	if _, err := b.Destroy(ctx, lab); err != nil {
+		b.t.Errorf("destroy: %v", err)
+	}
+	b.wantNothing(lab)
 }
 
 func (b *bench) wantNothing(lab string) {
@@ -111,7 +142,7 @@ func (b *bench) wantNothing(lab string) {
 
 func (b *bench) load(replace ...string) *topo.Topology {
 	b.t.Helper()
-	return Load(b.t, b.lab, Lab, replace...)
+	return Load(b.t, b.lab, Lab+b.subject.Providers, replace...)
 }
 
 // up ensures all and returns the changes, each as text.

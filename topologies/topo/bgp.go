@@ -13,7 +13,7 @@ type BGPSession struct {
 	Local   netip.Addr
 	ASN     uint32
 	// Passive waits for the peer's call: the peer names this node, and not the
-	// other way round.
+	// other way round; where each names the other, the first one in the file waits.
 	Passive bool
 }
 
@@ -28,7 +28,8 @@ func (t *Topology) BGPSessions(node string) []BGPSession {
 	for _, address := range n.BGP.Neighbors {
 		for peer, other := range t.Nodes.All() {
 			if other.BGP != nil && other.has(address) {
-				sessions = append(sessions, BGPSession{Peer: peer, Address: address, Local: n.facing(address), ASN: other.BGP.ASN})
+				waits := other.BGP.names(n) && t.before(node, peer)
+				sessions = append(sessions, BGPSession{Peer: peer, Address: address, Local: n.facing(address), ASN: other.BGP.ASN, Passive: waits})
 			}
 		}
 	}
@@ -43,6 +44,15 @@ func (t *Topology) BGPSessions(node string) []BGPSession {
 		}
 	}
 	return sessions
+}
+
+// names says whether a speaker names an address of the node.
+func (b *BGP) names(n Node) bool { return slices.ContainsFunc(b.Neighbors, n.has) }
+
+// before says whether a stands before b in the file.
+func (t *Topology) before(a, b string) bool {
+	names := t.Nodes.Names()
+	return slices.Index(names, a) < slices.Index(names, b)
 }
 
 func (n Node) has(address netip.Addr) bool {

@@ -47,7 +47,7 @@ nodes:
 	want := `router: a AS 65001 192.168.10.1 from 192.168.10.200 waits
 router: c AS 65001 192.168.20.3 from 192.168.20.200 waits
 a: router AS 65000 192.168.10.200 from 192.168.10.1 calls
-a: b AS 65002 192.168.10.2 from 192.168.10.1 calls
+a: b AS 65002 192.168.10.2 from 192.168.10.1 waits
 b: a AS 65001 192.168.10.1 from 192.168.10.2 calls
 c: router AS 65000 192.168.20.200 from 192.168.20.3 calls
 `

@@ -154,16 +154,15 @@ type field struct {
 }
 
 func (f field) write(p *program, yes, no label) label {
-	l := p.branch(f.cond, f.value, yes, no)
+	p.branch(f.cond, f.value, yes, no)
 	if f.mask != 0 {
-		l = p.emit(bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: f.mask})
+		p.emit(bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: f.mask})
 	}
 	at := f.base.start(p.link) + f.offset
 	if f.base == fromTransport {
 		return p.emit(bpf.LoadMemShift{Off: f.base.start(p.link)}, bpf.LoadIndirect{Off: at, Size: f.size})
 	}
-	l = p.emit(bpf.LoadAbsolute{Off: at, Size: f.size})
-	return l
+	return p.emit(bpf.LoadAbsolute{Off: at, Size: f.size})
 }
 
 // etherType is the protocol of the network layer, by Ethernet's number.

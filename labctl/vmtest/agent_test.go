@@ -1,0 +1,147 @@
+//go:build linux && amd64
+
+package vmtest
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// build builds labctl as make does; with a version, one whose agent for these
+// machines is of that version.
+func build(t *testing.T, file, version string) {
+	t.Helper()
+	env := append(os.Environ(), "CGO_ENABLED=0")
+	args := []string{"build", "-trimpath", "-o", file}
+	if version != "" {
+		agent := file + ".agent"
+		cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w -X main.version="+version, "-o", agent, "../../agent")
+		cmd.Env = env
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("build an agent: %v\n%s", err, out)
+		}
+		embedded, err := filepath.Abs("../../agent/embedded/bin/agent-linux-amd64")
+		if err != nil {
+			t.Fatal(err)
+		}
+		overlay, err := json.Marshal(map[string]map[string]string{"Replace": {embedded: agent}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file+".overlay", overlay, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		args = append(args, "-overlay", file+".overlay")
+	}
+	cmd := exec.Command("go", append(args, "../../labctl")...)
+	cmd.Env = env
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build labctl: %v\n%s", err, out)
+	}
+}
+
+// stream is one connection from curl-pod to a webpod on another node, a request
+// on it every 200 ms. It ends by itself.
+type stream struct {
+	cmd *exec.Cmd
+	out bytes.Buffer
+}
+
+// startStream starts count requests.
+func (u user) startStream(address, count string) *stream {
+	s := &stream{cmd: u.command("exec", "curl-pod", "--", "curl", "-sS", "-m", "60", "--rate", "300/m",
+		"-o", "/dev/null", "-w", `%{num_connects} %{http_code}\n`, "http://"+address+"/?[1-"+count+"]")}
+	s.cmd.Stdout, s.cmd.Stderr = &s.out, &s.out
+	if err := s.cmd.Start(); err != nil {
+		u.t.Fatal(err)
+	}
+	return s
+}
+
+// unbroken waits for the end: all were answered, and by the first connection.
+func (s *stream) unbroken(u user) {
+	u.t.Helper()
+	err := s.cmd.Wait()
+	lines := strings.Split(strings.TrimSpace(s.out.String()), "\n")
+	for i, line := range lines {
+		want := "0 200"
+		if i == 0 {
+			want = "1 200"
+		}
+		if line != want {
+			u.t.Errorf("request %d of %d: %q, want %q", i+1, len(lines), line, want)
+		}
+	}
+	if err != nil {
+		u.t.Errorf("%v\n%s", err, s.out.String())
+	}
+}
+
+// webpodOn is the address of the webpod on a node.
+func (u user) webpodOn(node string) string {
+	u.t.Helper()
+	for line := range strings.Lines(u.must("get", "pods", "-o", "wide")) {
+		fields := strings.Fields(line)
+		if len(fields) > 6 && strings.HasPrefix(fields[0], "webpod-") && fields[6] == node {
+			return fields[5]
+		}
+	}
+	u.t.Fatalf("no webpod on %s", node)
+	return ""
+}
+
+func testStaticRoutes(u user) {
+	u.must("stage", "static-routes", "--no-verify")
+	report := u.verified()
+	if failures := len(report.Results) - report.Summary["ok"]; failures > 0 {
+		u.t.Errorf("%d checks are not ok", failures)
+	}
+}
+
+// agentPID is the number of the agent's process on a node; 0 where none answers.
+func (u user) agentPID(node string) int {
+	u.t.Helper()
+	report, _ := u.status()
+	for _, n := range report.Nodes {
+		if n.Name == node && n.Agent != nil {
+			return n.Agent.Version.PID
+		}
+	}
+	return 0
+}
+
+// testAgentKilled: systemd starts it anew, and packets do not notice.
+func testAgentKilled(u user) {
+	const node = "k8s-w1"
+	before := u.agentPID(node)
+	traffic := u.startStream(u.webpodOn(node), "50")
+	u.on(node, "kill", "-KILL", strconv.Itoa(before))
+	u.eventually("another agent runs", func() (string, bool) {
+		now := u.agentPID(node)
+		return strconv.Itoa(now), now != 0 && now != before
+	})
+	u.healthy()
+	traffic.unbroken(u)
+}
+
+// testAgentUpgraded: another labctl brings another agent, under traffic.
+func testAgentUpgraded(u user) {
+	const version = "0.1.1-upgraded"
+	u.labctl = filepath.Join(bed.Dir, "labctl-upgraded")
+	build(u.t, u.labctl, version)
+	traffic := u.startStream(u.webpodOn("k8s-w1"), "150")
+	u.must("up", u.file, "--stage", "static-routes")
+	status, _ := u.status()
+	for _, n := range status.Nodes {
+		if n.Agent == nil || n.Agent.Version.Version != version {
+			u.t.Errorf("%s has not the new agent: %+v", n.Name, n.Agent)
+		}
+	}
+	traffic.unbroken(u)
+}
