@@ -153,7 +153,7 @@ func shipped(t *testing.T, stage string) *World {
 		t.Fatal(err)
 	}
 	w := &World{}
-	for _, name := range []string{"baseline", "static-routes"} {
+	for _, name := range whole.Stages.Names() {
 		staged, err := whole.Stage(name)
 		if err != nil {
 			t.Fatal(err)

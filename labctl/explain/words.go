@@ -10,10 +10,11 @@ import (
 // lostSentence is the verdict of ways of which at least one is lost.
 func (v *Verdict) lostSentence(p lang.Printer) string {
 	f := v.Findings[0]
-	cures := f.Cures
+	var cures []string
 	for _, s := range v.Stages {
-		cures = append([]string{"labctl stage " + s}, cures...)
+		cures = append(cures, "labctl stage "+s)
 	}
+	cures = append(cures, f.Cures...)
 	said := ""
 	switch {
 	case v.Lost < v.Ways && v.Lost == 1:
