@@ -160,11 +160,11 @@ func shipped(t *testing.T, stage string) *World {
 		}
 		lab := path.Predict(staged, nil)
 		if name != stage {
-			w.Stages = append(w.Stages, Stage{name, lab})
+			w.Stages = append(w.Stages, Stage{name, lab, staged.Cluster.Masquerade})
 			continue
 		}
 		w.Planned, w.Wires = lab, lab.Wires
-		w.Cluster = api.Cluster{ServiceCIDR: staged.Cluster.ServiceCIDR, NativeCIDR: staged.Cluster.NativeRoutingCIDR, Masquerade: true}
+		w.Cluster = api.Cluster{ServiceCIDR: staged.Cluster.ServiceCIDR, NativeCIDR: staged.Cluster.NativeRoutingCIDR, Masquerade: staged.Cluster.Masquerade}
 		for name, n := range staged.Nodes.All() {
 			if gateway, ok := n.PodGateway(); ok {
 				_, primary, _ := n.Primary()

@@ -289,7 +289,7 @@ func (w *World) in(s Stage) *World {
 			}
 		})
 	}
-	c.Planned = s.Lab
+	c.Planned, c.Cluster.Masquerade = s.Lab, s.Masquerade
 	return c
 }
 

@@ -17,6 +17,8 @@ func (v *Verdict) lostSentence(p lang.Printer) string {
 	cures = append(cures, f.Cures...)
 	said := ""
 	switch {
+	case v.Lost < v.Ways && v.Lost == 1 && f.Leg == Reply:
+		said = p.Sprintf("the reply to one request in %s is lost: %s", number(p, v.Ways), f.Reason)
 	case v.Lost < v.Ways && v.Lost == 1:
 		said = p.Sprintf("one request in %s is lost: %s", number(p, v.Ways), f.Reason)
 	case v.Lost < v.Ways:

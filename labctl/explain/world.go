@@ -39,6 +39,8 @@ type World struct {
 type Stage struct {
 	Name string
 	Lab  path.Lab
+	// Masquerade is whether pods take their node's address beyond the native CIDR.
+	Masquerade bool
 }
 
 // Node is one node's part of a world.
