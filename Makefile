@@ -69,6 +69,7 @@ fuzz:
 	    echo "$$t in $$(dirname $$f)"; $(GO) test -run '^$$' -fuzz "^$$t$$" -fuzztime 10s ./$$(dirname $$f) || exit 1; \
 	  done; \
 	done
+	$(GO) test $(ROOTENV) -count=1 ./labctl/explain -run Property -args -topologies 1000
 
 # What the tests need beside Go.
 tools:

@@ -99,7 +99,9 @@ __noinline int from_netdev_any(struct __sk_buff *ctx)
 	return finish_client(ctx, &story, from_netdev_packet(ctx, &story), false);
 }
 
-INLINE int arrive(struct __sk_buff *ctx)
+/* Ingress of a network device, and of the tunnel's. */
+SEC("tc")
+int from_netdev(struct __sk_buff *ctx)
 {
 	struct story story = {
 		.direction = DIRECTION_INGRESS,
@@ -112,48 +114,13 @@ INLINE int arrive(struct __sk_buff *ctx)
 	return from_netdev_any(ctx);
 }
 
-/* Ingress of a network device. */
-SEC("tc")
-int from_netdev(struct __sk_buff *ctx)
-{
-	return arrive(ctx);
-}
-
-/* Ingress of the tunnel's device: what other nodes' pods and stacks send. */
-SEC("tc")
-int from_overlay(struct __sk_buff *ctx)
-{
-	struct story story = {
-		.direction = DIRECTION_INGRESS,
-		.point = POINT_TO_STACK,
-		.state = STATE_UNKNOWN,
-	};
-
-	if (is_pretender(ctx, &story))
-		return finish(ctx, &story, DROP(INVALID_SOURCE));
-	return arrive(ctx);
-}
-
-/* Egress of a network device. */
+/* Egress of a network device, and of the tunnel's. */
 SEC("tc")
 int to_netdev(struct __sk_buff *ctx)
 {
 	struct story story = {
 		.direction = DIRECTION_EGRESS,
 		.point = POINT_TO_NETWORK,
-		.state = STATE_UNKNOWN,
-	};
-
-	return finish(ctx, &story, to_netdev_packet(ctx, &story));
-}
-
-/* Egress of the tunnel's device. */
-SEC("tc")
-int to_overlay(struct __sk_buff *ctx)
-{
-	struct story story = {
-		.direction = DIRECTION_EGRESS,
-		.point = POINT_TO_OVERLAY,
 		.state = STATE_UNKNOWN,
 	};
 

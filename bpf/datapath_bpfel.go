@@ -289,8 +289,7 @@ type DatapathNodeConfig struct {
 	AgeSyn      uint32
 	AgeAny      uint32
 	AgeClosing  uint32
-	TunnelPort  uint16
-	Pad         uint16
+	Pad         uint32
 }
 
 type DatapathPoint uint32
@@ -362,8 +361,10 @@ const (
 )
 
 type DatapathSetting struct {
-	_      structs.HostLayout
-	Listen uint32
+	_          structs.HostLayout
+	Listen     uint32
+	TunnelPort uint16
+	Pad        uint16
 }
 
 type DatapathSlot struct {
@@ -416,13 +417,11 @@ const (
 	DatapathProgConnect4     = "connect4"
 	DatapathProgFromHost     = "from_host"
 	DatapathProgFromNetdev   = "from_netdev"
-	DatapathProgFromOverlay  = "from_overlay"
 	DatapathProgFromPod      = "from_pod"
 	DatapathProgGetpeername4 = "getpeername4"
 	DatapathProgRecvmsg4     = "recvmsg4"
 	DatapathProgSendmsg4     = "sendmsg4"
 	DatapathProgToNetdev     = "to_netdev"
-	DatapathProgToOverlay    = "to_overlay"
 	DatapathProgToPod        = "to_pod"
 	DatapathVarConfig        = "config"
 	DatapathVarVocabulary    = "vocabulary"
@@ -473,13 +472,11 @@ type DatapathProgramSpecs struct {
 	Connect4     *ebpf.ProgramSpec `ebpf:"connect4"`
 	FromHost     *ebpf.ProgramSpec `ebpf:"from_host"`
 	FromNetdev   *ebpf.ProgramSpec `ebpf:"from_netdev"`
-	FromOverlay  *ebpf.ProgramSpec `ebpf:"from_overlay"`
 	FromPod      *ebpf.ProgramSpec `ebpf:"from_pod"`
 	Getpeername4 *ebpf.ProgramSpec `ebpf:"getpeername4"`
 	Recvmsg4     *ebpf.ProgramSpec `ebpf:"recvmsg4"`
 	Sendmsg4     *ebpf.ProgramSpec `ebpf:"sendmsg4"`
 	ToNetdev     *ebpf.ProgramSpec `ebpf:"to_netdev"`
-	ToOverlay    *ebpf.ProgramSpec `ebpf:"to_overlay"`
 	ToPod        *ebpf.ProgramSpec `ebpf:"to_pod"`
 }
 
@@ -602,13 +599,11 @@ type DatapathPrograms struct {
 	Connect4     *ebpf.Program `ebpf:"connect4"`
 	FromHost     *ebpf.Program `ebpf:"from_host"`
 	FromNetdev   *ebpf.Program `ebpf:"from_netdev"`
-	FromOverlay  *ebpf.Program `ebpf:"from_overlay"`
 	FromPod      *ebpf.Program `ebpf:"from_pod"`
 	Getpeername4 *ebpf.Program `ebpf:"getpeername4"`
 	Recvmsg4     *ebpf.Program `ebpf:"recvmsg4"`
 	Sendmsg4     *ebpf.Program `ebpf:"sendmsg4"`
 	ToNetdev     *ebpf.Program `ebpf:"to_netdev"`
-	ToOverlay    *ebpf.Program `ebpf:"to_overlay"`
 	ToPod        *ebpf.Program `ebpf:"to_pod"`
 }
 
@@ -617,13 +612,11 @@ func (p *DatapathPrograms) Close() error {
 		p.Connect4,
 		p.FromHost,
 		p.FromNetdev,
-		p.FromOverlay,
 		p.FromPod,
 		p.Getpeername4,
 		p.Recvmsg4,
 		p.Sendmsg4,
 		p.ToNetdev,
-		p.ToOverlay,
 		p.ToPod,
 	)
 }

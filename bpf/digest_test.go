@@ -25,7 +25,6 @@ func TestDigest(t *testing.T) {
 	for name, change := range map[string]func(*Options){
 		"masquerade": func(o *Options) { o.Masquerade = !o.Masquerade },
 		"features":   func(o *Options) { o.Features.KernelContext = !o.Features.KernelContext },
-		"tunnel":     func(o *Options) { o.TunnelPort = 8472 },
 		"sizes":      func(o *Options) { o.Sizes.Flows++ },
 	} {
 		o := testOptions

@@ -23,7 +23,8 @@
 //	to_pod        egress of each lxc device                   replies that came by the stack
 //	from_host     egress of the device of the pods' route     the node's own packets to its pods
 //	from_netdev   ingress of each network device              NodePort, undoing of masquerade, delivery
-//	to_netdev     egress of each network device               masquerade, replies of NodePorts
+//	              and of the tunnel's
+//	to_netdev     egress of the same                          masquerade, replies of NodePorts
 //
 // tc programs return -1 for what goes on: that is TCX_NEXT, and with clsact
 // TC_ACT_UNSPEC, so others' programs see the packet too. They work attached
@@ -52,6 +53,17 @@
 // translation, to_netdev the other. So destinations change on the way in and
 // sources on the way out, and what the kernel routes in between has never an
 // address of its own as source, which it would refuse as martian.
+//
+// With a tunnel to other nodes' pods (VXLAN) the kernel's device carries packets
+// and programs see them twice: on the tunnel's device as themselves, and on the
+// network device as what carries them, which is nobody's flow and goes by
+// untouched. By the tunnel a node is known as its pods' gateway: that is the
+// address of its device in the map devices, what the node's own packets bear, and
+// what a client from outside gets whose backend is at the other end. Nothing is
+// masqueraded there; on the network devices what a pod sends to another node is,
+// for between nodes nobody knows of pods, as Cilium does it. What comes by the
+// tunnel from this node's own pods is dropped as false (132). Which port it is
+// stands in settings, so that a node changes over without loading anything.
 //
 // An ICMP error goes the way of a reply to the packet that it quotes: its tuple
 // is the quoted one turned round, and all that holds for packets holds for it,
@@ -84,7 +96,7 @@
 //	fragments       datagram → ports
 //	sockets         socket and backend → the frontend it called
 //	metrics         per CPU array: reason and direction → packets, bytes
-//	settings        who listens
+//	settings        who listens, and the tunnel's port
 //	events          ring buffer: drops and traces
 //
 // What is numbered densely is in arrays: a lookup there is a memory access. An

@@ -25,8 +25,6 @@ const (
 	FromHost     = "from_host"
 	FromNetdev   = "from_netdev"
 	ToNetdev     = "to_netdev"
-	FromOverlay  = "from_overlay"
-	ToOverlay    = "to_overlay"
 	Connect4     = "connect4"
 	Sendmsg4     = "sendmsg4"
 	Recvmsg4     = "recvmsg4"
@@ -76,9 +74,6 @@ type Options struct {
 	PodCIDR, NativeCIDR netip.Prefix
 	// Masquerade gives pods that leave NativeCIDR the address of the device.
 	Masquerade bool
-	// TunnelPort is the UDP port of the tunnel by which nodes carry the packets of
-	// each other's pods; 0 where pods are routed natively.
-	TunnelPort uint16
 	// HostNetns is the netns cookie of the node, by which a socket hook knows
 	// that 127.0.0.1 may mean a NodePort. 0 if that is not wanted.
 	HostNetns uint64
@@ -210,8 +205,7 @@ func (o Options) config() (DatapathNodeConfig, error) {
 		HostNetns: o.HostNetns, MaglevSize: o.MaglevSize, MaglevSeed: o.MaglevSeed,
 		NodeportMin: o.NodePortMin, NodeportMax: o.NodePortMax,
 		Masquerade: flag(o.Masquerade), KernelCtx: flag(o.Features.KernelContext),
-		SetRetval:  flag(o.Features.SetRetval),
-		TunnelPort: Port(o.TunnelPort),
+		SetRetval: flag(o.Features.SetRetval),
 	}
 	if config.NodeportMin == 0 && config.NodeportMax == 0 {
 		config.NodeportMin, config.NodeportMax = DefaultNodePortMin, DefaultNodePortMax

@@ -18,17 +18,13 @@ import (
 // the next line the verdict and the whole frame that comes out. Frames are compared byte by byte, so every checksum is.
 // Each file runs three times: with checksums written by the programs, by the
 // kernel's helpers, and with a kernel that holds a sum of the packet besides.
-func TestPaths(t *testing.T) { testPaths(t, "testdata/*.txt", testOptions) }
+func TestPaths(t *testing.T) { testPaths(t, "testdata/*.txt", 0) }
 
 // TestTunnelPaths does the same on a node that reaches other nodes' pods by a
 // tunnel.
-func TestTunnelPaths(t *testing.T) {
-	o := testOptions
-	o.TunnelPort = 8472
-	testPaths(t, "testdata/tunnel/*.txt", o)
-}
+func TestTunnelPaths(t *testing.T) { testPaths(t, "testdata/tunnel/*.txt", 8472) }
 
-func testPaths(t *testing.T, pattern string, options Options) {
+func testPaths(t *testing.T, pattern string, tunnel uint16) {
 	t.Helper()
 	files, err := filepath.Glob(pattern)
 	if err != nil || len(files) == 0 {
@@ -41,13 +37,14 @@ func testPaths(t *testing.T, pattern string, options Options) {
 	}{{"direct", true, 0}, {"helpers", false, 0}, {"complete", true, testChecksumComplete}} {
 		t.Run(mode.name, func(t *testing.T) {
 			inNamespace(t, func() {
-				o := options
+				o := testOptions
 				o.Features.KernelContext = mode.direct
 				makeDevices(t)
 				n := newNode(t, o)
 				n.unsure = !mode.direct
 				for _, file := range files {
 					n.reset(t)
+					n.put(t, Settings, uint32(0), DatapathSetting{TunnelPort: Port(tunnel)})
 					n.walk(t, file, mode.flags)
 				}
 			})

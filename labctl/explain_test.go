@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -56,7 +57,7 @@ var catalogue = []explained{
 		undo: []string{"router: ip route replace 172.20.2.0/24 via 192.168.20.100 proto static"},
 		ask:  "curl-pod W0", cause: explain.SilentNeighbour, leg: explain.Request, at: "router", says: "192.168.20.77"},
 	{name: "wrong neighbour", make: []string{"router: ip neigh replace 192.168.20.100 lladdr 02:00:00:00:00:99 nud permanent dev eth2"},
-		ask: "curl-pod W0", cause: explain.WrongNeighbour, leg: explain.Request, at: "router", says: "02:00:00:00:00:99"},
+		ask: "k8s-ctr k8s-w0", cause: explain.WrongNeighbour, leg: explain.Request, at: "router", says: "02:00:00:00:00:99"},
 	{name: "link down on the way", make: []string{"router: ip link set eth2 down"},
 		undo: []string{"router: ip link set eth2 up"},
 		ask:  "k8s-w0 k8s-ctr", cause: explain.LinkDown, leg: explain.Request, at: "router", says: "eth2 of router is down"},
@@ -104,6 +105,13 @@ var catalogue = []explained{
 	{name: "a service by ping", ask: "curl-pod webpod --proto icmp", cause: explain.NotForIt, leg: explain.Request, at: "k8s-ctr", says: "the address of a service", noCure: true},
 	{name: "no such pod", ask: "curl-pod 172.20.2.77", cause: explain.NoPod, leg: explain.Request, at: "k8s-w0", says: "no pod with the address 172.20.2.77", noCure: true},
 	{name: "out of the lab", ask: "k8s-ctr 203.0.113.9", cause: explain.LeftLab, leg: explain.Request, at: "k8s-ctr", says: "where the lab ends", noCure: true},
+	{name: "a pod without routes", make: []string{"W1: ip route del default"},
+		ask: "curl-pod W1", cause: explain.NoRoute, leg: explain.Reply, at: "W1", says: "has no route for 172.20.0.0/24"},
+	{name: "its own address as source", make: []string{"router: ip addr add 192.168.10.100/32 dev lo"},
+		ask: "k8s-ctr k8s-w0", cause: explain.Martian, leg: explain.Request, at: "router", says: "192.168.10.100 is an address of router itself"},
+	{name: "an address that is another's", make: []string{"router: ip addr add 192.168.20.100/32 dev lo"},
+		undo: []string{"router: ip addr del 192.168.20.100/32 dev lo"},
+		ask:  "k8s-ctr k8s-w0", cause: explain.ForeignAddress, leg: explain.Request, at: "router", says: "takes what is for k8s-w0", arrives: true},
 	{name: "masqueraded by a rule", make: []string{"k8s-ctr: iptables -t nat -A POSTROUTING -s 172.20.0.0/24 -d 192.168.20.0/24 -o eth1 -j MASQUERADE"},
 		undo: []string{"k8s-ctr: iptables -t nat -F POSTROUTING"},
 		ask:  "curl-pod k8s-w0", cause: explain.Masqueraded, leg: explain.Request, at: "k8s-ctr", says: "-j MASQUERADE", arrives: true},
@@ -118,11 +126,18 @@ func TestExplainCatalogue(t *testing.T) {
 	l := newKillLab(t)
 	l.must(append(l.up(), "--stage", "static-routes", "-q")...)
 	manifest := filepath.Join(l.dir, "nobody.yaml")
-	if err := os.WriteFile(manifest, []byte("apiVersion: v1\nkind: Service\nmetadata: {name: nobody}\nspec:\n  selector: {app: nobody}\n  ports: [{port: 80}]\n"), 0o644); err != nil {
+	if err := os.WriteFile(manifest, []byte("apiVersion: v1\nkind: Service\nmetadata: {name: nobody}\nspec:\n  selector: {app: nobody}\n  ports: [{port: 80}]\n"+
+		"---\napiVersion: v1\nkind: Service\nmetadata: {name: outside}\nspec:\n  type: NodePort\n  selector: {app: webpod}\n  ports: [{port: 80, nodePort: 31080}]\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	l.must("apply", "-f", manifest)
 	pods := l.webpods()
+	t.Run("arrive", func(t *testing.T) {
+		l := l
+		l.t = t
+		l.arrive("curl-pod webpod", "k8s-w0 webpod", "router 192.168.10.101:31080", "curl-pod k8s-w1:31080", "curl-pod 10.10.1.200", "curl-pod k8s-w0", "k8s-ctr k8s-ctr", "router curl-pod", "curl-pod deploy/webpod --size 1500")
+		l.stale()
+	})
 	for _, fault := range catalogue {
 		t.Run(fault.name, func(t *testing.T) {
 			l := l
@@ -140,6 +155,44 @@ func TestExplainCatalogue(t *testing.T) {
 			}
 			l.must("up", "-q")
 		})
+	}
+}
+
+// Services from everywhere, and what leaves the cluster: all that is translated
+// on the way is predicted as it is seen.
+func (l killLab) arrive(asks ...string) {
+	for _, ask := range asks {
+		if r := l.explain(nil, ask); !r.Verdict.Arrives || r.Headline != "" {
+			l.t.Errorf("explain %s: %s\n%s", ask, r.Headline, r.Verdict.Sentence)
+		}
+	}
+}
+
+// stale leaves a connection in the router's connection tracking that a rule of
+// its firewall does not translate so any more, and explains it.
+func (l killLab) stale() {
+	nat := func(to string) {
+		l.must("exec", "router", "--", "nft", "add table ip student; flush table ip student; add chain ip student away { type nat hook prerouting priority -100 ; }; "+
+			"add rule ip student away ip daddr 10.10.1.200 udp dport 9999 dnat to "+to)
+	}
+	defer l.must("exec", "router", "--", "nft", "delete table ip student")
+	nat("192.168.20.77")
+	l.must("exec", "k8s-ctr", "--", "bash", "-c", "echo > /dev/udp/10.10.1.200/9999")
+	nat("192.168.20.100")
+	tracked := l.must("exec", "router", "--", "cat", "/proc/net/nf_conntrack")
+	port := regexp.MustCompile(`sport=(\d+) dport=9999`).FindStringSubmatch(tracked)
+	if port == nil {
+		l.t.Fatalf("nothing is tracked: %s", tracked)
+	}
+	for source, want := range map[string]string{port[1]: "stale-conntrack, request at router", "1024": "neither"} {
+		r := l.explain(nil, "k8s-ctr 10.10.1.200:9999 --proto udp --source-port "+source)
+		got := "neither"
+		if len(r.Verdict.Findings) > 0 {
+			got = fmt.Sprintf("%s, %s at %s", r.Verdict.Findings[0].Cause, r.Verdict.Findings[0].Leg, r.Verdict.Findings[0].Place.Name())
+		}
+		if got != want {
+			l.t.Errorf("from port %s: want %s, got %s: %s", source, want, got, r.Verdict.Sentence)
+		}
 	}
 }
 
@@ -177,7 +230,7 @@ func (l killLab) on(pods map[string]string, line string) {
 func (l killLab) explain(pods map[string]string, ask string) explain.Report {
 	l.t.Helper()
 	var report explain.Report
-	out, ended := l.command(append([]string{"explain", "-o", "json"}, strings.Fields(named(pods, ask))...)...).Output()
+	out, ended := l.command(append([]string{"explain", "-o", "json", "--timeout", "300ms"}, strings.Fields(named(pods, ask))...)...).Output()
 	code := exitCode(ended)
 	if code != 0 && code != 3 {
 		l.t.Fatalf("explain %s: %v", ask, ended)

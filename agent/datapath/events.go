@@ -50,6 +50,7 @@ type hub struct {
 
 	mu          sync.Mutex
 	maps        Maps
+	setting     bpf.DatapathSetting // as it was written last
 	subscribers map[*subscriber]bool
 	reader      *ringbuf.Reader
 }
@@ -125,10 +126,30 @@ func (h *hub) adjust() {
 
 // listen tells the programs what to write. h.mu is held.
 func (h *hub) listen(level bpf.DatapathListen) error {
-	err := h.maps.Map(bpf.Settings).Put(uint32(0), bpf.DatapathSetting{Listen: uint32(level)})
-	if err != nil {
+	h.setting.Listen = uint32(level)
+	if err := h.maps.Map(bpf.Settings).Put(uint32(0), h.setting); err != nil {
 		return fmt.Errorf("say which events are wanted: %w", err)
 	}
+	return nil
+}
+
+// carry tells the programs by which port nodes carry packets; nil for none. It is
+// the hub's to tell, for it is the one who writes the settings.
+func (h *hub) carry(overlay *api.Overlay) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	next := h.setting
+	next.TunnelPort = 0
+	if overlay != nil {
+		next.TunnelPort = bpf.Port(overlay.Port)
+	}
+	if next == h.setting {
+		return nil
+	}
+	if err := h.maps.Map(bpf.Settings).Put(uint32(0), next); err != nil {
+		return fmt.Errorf("say which packets carry others: %w", err)
+	}
+	h.setting = next
 	return nil
 }
 

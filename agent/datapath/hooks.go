@@ -26,9 +26,7 @@ type point struct {
 func (p point) name() string { return p.program + "@" + p.device }
 
 // ingress says at which side of the device.
-func (p point) ingress() bool {
-	return p.program == bpf.FromPod || p.program == bpf.FromNetdev || p.program == bpf.FromOverlay
-}
+func (p point) ingress() bool { return p.program == bpf.FromPod || p.program == bpf.FromNetdev }
 
 // socketHooks are the programs of the node's cgroup.
 var socketHooks = map[string]ebpf.AttachType{

@@ -21,9 +21,6 @@ func optionsOf(state api.State, features bpf.Features, cookie uint64) bpf.Option
 	} else if self := ownNode(state); self != nil {
 		o.PodCIDR = self.PodCIDR
 	}
-	if overlay := overlayOf(state); overlay != nil {
-		o.TunnelPort = overlay.Port
-	}
 	if state.Cluster.KubeProxyReplacement {
 		o.HostNetns = cookie
 	}

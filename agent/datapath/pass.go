@@ -132,9 +132,6 @@ func (p *pass) load() error {
 // programs are those that the state needs and the kernel takes.
 func (p *pass) programs() []string {
 	names := []string{bpf.FromPod, bpf.ToPod, bpf.FromHost, bpf.FromNetdev, bpf.ToNetdev}
-	if overlayOf(p.state) != nil {
-		names = append(names, bpf.FromOverlay, bpf.ToOverlay)
-	}
 	if !p.state.Cluster.KubeProxyReplacement {
 		return names
 	}
@@ -220,6 +217,9 @@ func (p *pass) fill() {
 			p.inUse[int(e.Ifindex)] = e.Ifindex != 0
 		}
 	}
+	if err := p.d.hub.carry(overlayOf(p.state)); err != nil {
+		failed[bpf.Settings] = err
+	}
 	if !p.state.Cluster.KubeProxyReplacement {
 		if err := clearFrontends(maps.Map(bpf.Frontends)); err != nil {
 			failed[bpf.Frontends] = err
@@ -297,7 +297,7 @@ func (p *pass) points() []point {
 		on(l.Name, bpf.FromNetdev, bpf.ToNetdev)
 	}
 	if overlayOf(p.state) != nil {
-		on(route.TunnelDevice, bpf.FromOverlay, bpf.ToOverlay)
+		on(route.TunnelDevice, bpf.FromNetdev, bpf.ToNetdev)
 	}
 	for _, pod := range p.pods {
 		if pod.Device != "" {
@@ -339,7 +339,7 @@ func (p *pass) attach(points []point) {
 			p.mended = append(p.mended, objectKey{kindProgram, at.name()})
 		}
 		p.object(kindProgram, at.name(), api.InPlace, nil)
-		if at.program == bpf.FromNetdev {
+		if at.program == bpf.FromNetdev && at.device != route.TunnelDevice {
 			p.devices = append(p.devices, at.device)
 		}
 	}
@@ -348,7 +348,7 @@ func (p *pass) attach(points []point) {
 // tunnel is the index of the tunnel's device if what comes by it meets programs.
 func (p *pass) tunnel() int {
 	index := p.d.seen[route.TunnelDevice].index
-	for _, program := range []string{bpf.FromOverlay, bpf.ToOverlay} {
+	for _, program := range []string{bpf.FromNetdev, bpf.ToNetdev} {
 		name := point{program: program, device: route.TunnelDevice}.name()
 		if !slices.ContainsFunc(p.objects, func(o api.Object) bool {
 			return o.Kind == kindProgram && o.Name == name && o.Condition == api.InPlace
@@ -379,7 +379,7 @@ func (p *pass) reached() []string {
 // lab's is not the agent's to make.
 func (p *pass) absent(at point) {
 	reason := fmt.Errorf("there is no device %s", at.device)
-	if at.program == bpf.FromNetdev || at.program == bpf.ToNetdev {
+	if at.device != route.TunnelDevice && (at.program == bpf.FromNetdev || at.program == bpf.ToNetdev) {
 		p.object(kindProgram, at.name(), api.Drifted, reason)
 		return
 	}

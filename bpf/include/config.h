@@ -24,8 +24,7 @@ struct node_config {
 	__u32 age_syn;
 	__u32 age_any;
 	__u32 age_closing;
-	__be16 tunnel_port; /* UDP, by which nodes carry each other's pods' packets; 0 without a tunnel */
-	__u16 pad;
+	__u32 pad;
 };
 
 volatile const struct node_config config = {};

@@ -21,6 +21,14 @@ INLINE __u32 listening(void)
 	return current ? current->listen : LISTEN_NOBODY;
 }
 
+INLINE __be16 tunnel_port(void)
+{
+	__u32 key = 0;
+	struct setting *current = bpf_map_lookup_elem(&settings, &key);
+
+	return current ? current->tunnel_port : 0;
+}
+
 INLINE __u32 identity_of(__be32 addr)
 {
 	struct prefix key = { .bits = 32, .addr = addr };

@@ -431,8 +431,12 @@ enum listen {
 	LISTEN_ALL = 3,
 };
 
+/* What changes without another load, so that a node gets into a tunnel and out
+ * of it in a moment. */
 struct setting {
 	__u32 listen;
+	__be16 tunnel_port; /* UDP, by which nodes carry each other's pods' packets; 0 without a tunnel */
+	__u16 pad;
 };
 
 struct {

@@ -142,7 +142,7 @@ INLINE enum decision nat_decide(const struct tuple *tuple, const struct flow *fl
 	if (in_nonmasquerade(tuple->daddr))
 		return DECISION_KEEP;
 	/* With a tunnel nobody but the nodes at its ends need know of pods. */
-	if (!config.tunnel_port && is_remote_node(tuple->daddr))
+	if (is_remote_node(tuple->daddr) && !tunnel_port())
 		return DECISION_KEEP;
 	return DECISION_TRANSLATE;
 }

@@ -94,9 +94,9 @@ INLINE int netdev_request(struct __sk_buff *ctx, struct packet *packet, struct s
  * carries is looked at on the tunnel's own device. */
 INLINE bool is_carrier(const struct packet *packet)
 {
-	return config.tunnel_port && packet->tuple.proto == PROTO_UDP &&
-	       packet->tuple.dport == config.tunnel_port && !is_error(packet) &&
-	       !is_local_pod(packet->saddr) && !is_local_pod(packet->daddr);
+	return packet->tuple.proto == PROTO_UDP && !is_error(packet) && packet->tuple.dport &&
+	       !is_local_pod(packet->saddr) && !is_local_pod(packet->daddr) &&
+	       packet->tuple.dport == tunnel_port();
 }
 
 /* What most packets for a pod are: in the middle of a flow, or carried. */
@@ -106,7 +106,7 @@ INLINE bool netdev_to_pod_common(struct __sk_buff *ctx, struct story *story, int
 	struct packet packet;
 	struct ongoing found;
 
-	if (!open_common(ctx, &packet, &headers, story))
+	if (!open_common(ctx, &packet, &headers, story) || is_local_pod(packet.tuple.saddr))
 		return false;
 	if (is_carrier(&packet)) {
 		*verdict = 0;
@@ -125,15 +125,17 @@ INLINE bool netdev_to_pod_common(struct __sk_buff *ctx, struct story *story, int
 	return true;
 }
 
-/* Whether a packet that came by the tunnel pretends to come from this node: who
- * can send to the tunnel's port could pass for a neighbour of its pods. */
-INLINE bool is_pretender(struct __sk_buff *ctx, struct story *story)
+/* Whether a packet comes by the tunnel and from this node, as it says: who can
+ * send to the tunnel's port could pass for a neighbour of its pods. */
+INLINE bool is_pretender(struct __sk_buff *ctx, const struct packet *packet)
 {
-	if (ctx->protocol != bpf_htons(ETHERTYPE_IPV4) ||
-	    bpf_skb_load_bytes(ctx, sizeof(struct ethernet) + __builtin_offsetof(struct ipv4, saddr),
-			       &story->saddr, sizeof(story->saddr)))
+	__u32 ifindex = ctx->ifindex;
+	struct device *device;
+
+	if (!is_local_pod(packet->saddr))
 		return false;
-	return is_local_pod(story->saddr);
+	device = bpf_map_lookup_elem(&devices, &ifindex);
+	return device && is_overlay(device);
 }
 
 /* The gateway's address lies among those of the pods, and is the node's: by an
@@ -154,6 +156,8 @@ INLINE int from_netdev_packet(struct __sk_buff *ctx, struct story *story)
 
 	if (rc == PARSE_NOT_IPV4)
 		return 0;
+	if (is_pretender(ctx, &packet))
+		return DROP(INVALID_SOURCE);
 	/* Nobody knows of a service here, so it can be the node's own. */
 	if (rc == DROP(FRAGMENT_NOT_FOUND) && !is_local_pod(packet.daddr))
 		return 0;
@@ -243,6 +247,8 @@ INLINE int to_netdev_packet(struct __sk_buff *ctx, struct story *story)
 
 	if (!device)
 		return 0;
+	if (is_overlay(device))
+		story->point = POINT_TO_OVERLAY;
 	rc = open_packet(ctx, &packet, story);
 	if (rc == PARSE_NOT_IPV4 || rc == PARSE_OPAQUE)
 		return 0;

@@ -190,7 +190,7 @@ func TestOneNodeDies(t *testing.T) {
 		w.stop["client"]()
 		w.client.Run("ping", "-c", "1", "192.168.10.200")
 	})
-	if err != nil || result.Captured < 6 || len(result.Lost) != 1 || result.Lost["client"] == nil || len(said) != 1 {
+	if err != nil || result.Captured < 4 || len(result.Lost) != 1 || result.Lost["client"] == nil || len(said) != 1 {
 		t.Errorf("%+v, %v, said %q", result, err, said)
 	}
 }

@@ -120,9 +120,9 @@ type app struct {
 	// virtualizer is what runs the VMs of a new lab, in place of the topology's choice.
 	virtualizer string
 	hostOnly    bool
-	dataDir  string
-	runDir   string
-	quiet    bool
+	dataDir     string
+	runDir      string
+	quiet       bool
 	// say puts sentences into the student's language.
 	say lang.Printer
 }

@@ -1,13 +1,16 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -54,6 +57,7 @@ It exits with 3 where the packet or its reply is lost.`,
 	f.Uint16Var(&request.Port, "port", 0, "the destination's port")
 	f.Uint16Var(&request.SourcePort, "source-port", 0, "the sender's port: to follow a connection that is there already")
 	f.IntVar(&request.Size, "size", 0, "the IP packet's size in bytes, which must not be fragmented then")
+	f.DurationVar(&request.Timeout, "timeout", time.Second, "how long an answer is waited for")
 	f.BoolVar(&noProbe, "no-probe", false, "predict alone, and send nothing")
 	f.StringVar(&markdown, "markdown", "", "write it up in this file, with the packets beside it")
 	addOutput(cmd, output)
@@ -80,8 +84,8 @@ func (a *app) explain(ctx context.Context, request lab.ExplainRequest, format ui
 		return err
 	}
 	if markdown != "" {
-		if err := os.WriteFile(markdown, []byte(report.Markdown(request.Printer, "")), 0o644); err != nil {
-			return fmt.Errorf("write %s: %w", markdown, err)
+		if err := a.handIn(markdown, &report, request.Printer); err != nil {
+			return err
 		}
 	}
 	text := func(w io.Writer) error {
@@ -93,6 +97,26 @@ func (a *app) explain(ctx context.Context, request lab.ExplainRequest, format ui
 	}
 	if !report.Arrives() {
 		return errFailed
+	}
+	return nil
+}
+
+// handIn writes the report as Markdown, and what was captured beside it.
+func (a *app) handIn(file string, report *explain.Report, p lang.Printer) error {
+	capture := ""
+	if seen, ok := report.Seen(); ok {
+		var packets bytes.Buffer
+		if err := seen.Write(&packets, a.Version); err != nil {
+			return fmt.Errorf("write the packets: %w", err)
+		}
+		capture = strings.TrimSuffix(file, filepath.Ext(file)) + ".pcapng"
+		if err := os.WriteFile(capture, packets.Bytes(), 0o644); err != nil {
+			return fmt.Errorf("write %s: %w", capture, err)
+		}
+		capture = filepath.Base(capture)
+	}
+	if err := os.WriteFile(file, []byte(report.Markdown(p, capture)), 0o644); err != nil {
+		return fmt.Errorf("write %s: %w", file, err)
 	}
 	return nil
 }

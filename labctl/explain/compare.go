@@ -7,6 +7,22 @@ import (
 	"github.com/native-routing/labctl/labctl/lang"
 )
 
+// CompareAny is [Compare] with whichever of the ways agrees: a node on the way
+// chose one of them.
+func CompareAny(p lang.Printer, ways []Way, seen ladder.Ladder) string {
+	said := ""
+	for i, way := range ways {
+		differs := Compare(p, way, seen)
+		if differs == "" {
+			return ""
+		}
+		if i == 0 {
+			said = differs
+		}
+	}
+	return said
+}
+
 // Compare says where what was seen of a way is not what was predicted, in one
 // sentence; empty where they agree.
 func Compare(p lang.Printer, way Way, seen ladder.Ladder) string {
@@ -15,7 +31,7 @@ func Compare(p lang.Printer, way Way, seen ladder.Ladder) string {
 		path *Path
 		seen []ladder.Rung
 	}{{Request, &way.Request, seen.There}, {Reply, way.Reply, seen.Back}} {
-		if said := compareLeg(p, leg.leg, leg.path, sighted(leg.seen, seen)); said != "" {
+		if said := compareLeg(p, leg.leg, leg.path, sighted(leg.seen)); said != "" {
 			return said
 		}
 	}
@@ -29,12 +45,12 @@ func Compare(p lang.Printer, way Way, seen ladder.Ladder) string {
 }
 
 // sighted are the places and devices of a leg as it was seen: the packet
-// itself, and not one around it. Who could not look has seen nothing.
-func sighted(rungs []ladder.Rung, _ ladder.Ladder) []Sighting {
+// itself, and not one around it.
+func sighted(rungs []ladder.Rung) []Sighting {
 	var list []Sighting
 	for _, r := range rungs {
 		s := Sighting{Place{r.Node, r.Pod}, r.Device, r.Outgoing}
-		if r.Device != "lo" && (r.Tunnel == nil) {
+		if r.Device != "lo" && r.Tunnel == nil {
 			list = append(list, s)
 		}
 	}
@@ -44,8 +60,8 @@ func sighted(rungs []ladder.Rung, _ ladder.Ladder) []Sighting {
 func compareLeg(p lang.Printer, name Leg, path *Path, got []Sighting) string {
 	var want []Sighting
 	if path != nil {
-		want = withoutTunnels(path)
-		if path.End.Cause == Loop && len(got) > len(want) {
+		want = path.Passes
+		if path.Loops && len(got) > len(want) {
 			got = got[:len(want)]
 		}
 	}
@@ -67,12 +83,6 @@ func compareLeg(p lang.Printer, name Leg, path *Path, got []Sighting) string {
 		}
 	}
 	return ""
-}
-
-// withoutTunnels are the sightings of the packet itself, where it is not inside
-// of another.
-func withoutTunnels(p *Path) []Sighting {
-	return p.Sightings()
 }
 
 // text is a sighting in words: router eth0 Out.

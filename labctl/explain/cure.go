@@ -61,6 +61,8 @@ func mends(w *World, p *Path, to netip.Addr) []mend {
 				}
 			})
 		}, nil}}
+	case Martian, ForeignAddress:
+		return dropAddress(w, at, e.address)
 	case TooBig:
 		return widen(w, at, e)
 	case Firewall:
@@ -250,6 +252,28 @@ func addOwnRoutes(s *api.Space, name string, p netip.Prefix) {
 	if !p.IsSingleIP() {
 		add(api.Route{Table: api.TableMain, To: p.Masked(), Type: path.Unicast, Scope: "link", ProtocolName: "kernel"})
 	}
+}
+
+// dropAddress takes an address from a place that should not have it.
+func dropAddress(w *World, at Place, a netip.Addr) []mend {
+	s := w.space(at)
+	n, _ := w.Planned.Node(at.Node)
+	if s == nil || n.Owns(a) || at.Pod != "" {
+		return nil
+	}
+	l := bearer(s, a)
+	if l == nil {
+		return nil
+	}
+	device := l.Name
+	p := l.Addresses[slices.IndexFunc(l.Addresses, func(p netip.Prefix) bool { return p.Addr() == a })]
+	return []mend{{command(at, "ip addr del %s dev %s", p, device), func(w *World) {
+		w.edit(at, func(s *api.Space) {
+			l := link(s, device)
+			l.Addresses = slices.DeleteFunc(slices.Clone(l.Addresses), func(o netip.Prefix) bool { return o == p })
+			s.Routes = slices.DeleteFunc(s.Routes, func(r api.Route) bool { return r.Source == a })
+		})
+	}, nil}}
 }
 
 func turnForwardingOn(w *World, at Place, device string) []mend {

@@ -16,6 +16,7 @@ import (
 //	route add|del [blackhole|…] PREFIX [via ADDRESS] [dev DEVICE] [metric N]
 //	link DEVICE down|nocarrier|noforward|mtu N|rp_filter N
 //	addr del DEVICE
+//	own ADDRESS DEVICE
 //	neigh ADDRESS MAC DEVICE
 //	rule PREF PREFIX ACTION
 //	drop|reject|masquerade|dnat=TO HOOK [KEY=VALUE...]     policy HOOK
@@ -67,6 +68,8 @@ func editSpace(t *testing.T, s *api.Space, f []string) {
 		s.Routes = slices.DeleteFunc(s.Routes, func(r api.Route) bool {
 			return r.Source == gone.Addr() || slices.ContainsFunc(r.NextHops, func(h api.NextHop) bool { return gone.Contains(h.Via) })
 		})
+	case "own":
+		addAddress(s, f[2], netip.PrefixFrom(netip.MustParseAddr(f[1]), 32))
 	case "neigh":
 		s.Neighbours = append(s.Neighbours, api.Neighbour{Address: netip.MustParseAddr(f[1]), MAC: f[2], Device: f[3], State: "permanent"})
 	case "rule":

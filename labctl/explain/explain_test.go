@@ -123,7 +123,11 @@ func kernelWays(t *testing.T, w *World, q Question, answers string) []Way {
 					continue
 				}
 				f := strings.Fields(what)
-				w.Answers[a] = api.PathDecision{Decision: api.Decision{Type: path.Unicast, Via: netip.MustParseAddr(f[1]), Device: f[3], Source: a.Query.From}}
+				d := api.Decision{Type: path.Unicast, Via: netip.MustParseAddr(f[1]), Device: f[3], Source: w.Answers[a].Source}
+				if len(f) > 5 {
+					d.MTU, _ = strconv.Atoi(f[5])
+				}
+				w.Answers[a] = api.PathDecision{Decision: d}
 			}
 		}
 	}

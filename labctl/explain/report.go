@@ -35,3 +35,27 @@ func (r *Report) Arrives() bool {
 	}
 	return true
 }
+
+// AtSender says whether the sender's own socket chooses the way, so that a probe
+// can be sent on it; otherwise a node on the way does.
+func (w *Way) AtSender() bool {
+	for _, t := range w.Request.Hops[0].Translations {
+		if t.By == "service" {
+			return true
+		}
+	}
+	return false
+}
+
+// Seen is what was seen of all ways, as one ladder to write down; false where
+// nothing was sent.
+func (r *Report) Seen() (ladder.Ladder, bool) {
+	var all ladder.Ladder
+	for i, l := range r.Observed {
+		if i == 0 {
+			all.Probe = l.Probe
+		}
+		all.There, all.Back, all.Errors = append(all.There, l.There...), append(all.Back, l.Back...), append(all.Errors, l.Errors...)
+	}
+	return all, len(r.Observed) > 0
+}

@@ -3,8 +3,8 @@ package explain
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
-	"time"
 
 	"github.com/native-routing/labctl/agent/api"
 	"github.com/native-routing/labctl/labctl/ladder"
@@ -31,6 +31,9 @@ func (r *Report) Text(p lang.Printer) string {
 	}
 	for _, f := range r.Verdict.Remarks {
 		fmt.Fprintf(&b, "%s\n", p.Sprintf("note: %s", f.Reason))
+		if len(f.Cures) > 0 {
+			fmt.Fprintf(&b, "%s\n", p.Sprintf("Mend it: %s", joined(f.Cures)))
+		}
 	}
 	for _, w := range r.Warnings {
 		fmt.Fprintf(&b, "%s\n", p.Sprintf("warning: %s", w))
@@ -150,6 +153,9 @@ func (h *Hop) lines(l lang.Printer) []string {
 	if h.Outer != nil {
 		lines = append(lines, l.Sprintf("inside of a packet %s > %s", h.Outer.From, h.Outer.To))
 	}
+	if h.Learnt != 0 {
+		lines = append(lines, l.Sprintf("it has learnt that the path passes %d bytes at most (ip route flush cache forgets that)", h.Learnt))
+	}
 	for _, n := range h.Notes {
 		lines = append(lines, l.Sprintf("a rule that could not be judged: %s", n))
 	}
@@ -195,14 +201,15 @@ func (r *Report) observedText(b *strings.Builder, p lang.Printer, i int, seen la
 		title = p.Sprintf("seen, backend %s", r.Ways[i].Backend)
 	}
 	fmt.Fprintf(b, "\n%s\n", title)
-	var began time.Time
-	for _, leg := range [][]ladder.Rung{seen.There, seen.Errors, seen.Back} {
-		for _, rung := range leg {
-			if began.IsZero() {
-				began = rung.Time
-			}
-			fmt.Fprintf(b, "  %s\n", rungText(rung, began))
-		}
+	rungs := slices.Concat(seen.There, seen.Errors, seen.Back)
+	place, device := 0, 0
+	for _, rung := range rungs {
+		place, device = max(place, len(Place(rung.Place).Name())), max(device, len(rung.Device))
+	}
+	for _, rung := range rungs {
+		at := fmt.Sprintf("%8.3f ms  %-*s  %-*s", float64(rung.Time.Sub(rungs[0].Time).Microseconds())/1000,
+			place, Place(rung.Place).Name(), device, rung.Device)
+		fmt.Fprintf(b, "  %s %s\n", at, rungText(rung))
 	}
 	if seen.Answered {
 		fmt.Fprintf(b, "  %s\n", p.Sprintf("answered"))
@@ -211,9 +218,9 @@ func (r *Report) observedText(b *strings.Builder, p lang.Printer, i int, seen la
 	}
 }
 
-// rungText is a sighting in tcpdump's manner.
-func rungText(r ladder.Rung, began time.Time) string {
-	way := "In"
+// rungText is what of a sighting comes after its place, in tcpdump's manner.
+func rungText(r ladder.Rung) string {
+	way := "In "
 	if r.Outgoing {
 		way = "Out"
 	}
@@ -221,8 +228,7 @@ func rungText(r ladder.Rung, began time.Time) string {
 	if r.From.Port() == 0 {
 		from, to = r.From.Addr().String(), r.To.Addr().String()
 	}
-	text := fmt.Sprintf("%8.3f ms  %-12s %-15s %-3s  %s > %s  ttl %d", float64(r.Time.Sub(began).Microseconds())/1000,
-		Place{r.Node, r.Pod}.Name(), r.Device, way, from, to, r.TTL)
+	text := fmt.Sprintf("%s  %s > %s  ttl %d", way, from, to, r.TTL)
 	if r.Tunnel != nil {
 		text += fmt.Sprintf("  in %s > %s", r.Tunnel.From, r.Tunnel.To)
 	}

@@ -7,11 +7,10 @@ type Sighting struct {
 	Outgoing bool   `json:"outgoing"`
 }
 
-// Sightings are where captures on all devices must see the packet, in order,
-// if it goes the way that was predicted. What the eBPF datapath hands over is
-// not seen at the device that it passes by.
-func (p *Path) Sightings() []Sighting {
-	var seen []Sighting
+// sightings are where captures must see the packet. What the eBPF datapath hands
+// over is not seen at the device that it passes by.
+func (p *Path) sightings() []Sighting {
+	seen := []Sighting{}
 	for i, h := range p.Hops {
 		last := i == len(p.Hops)-1
 		if h.In != "" && (!last || p.entered()) {

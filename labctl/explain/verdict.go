@@ -316,10 +316,40 @@ func (v *Verdict) remark(p lang.Printer, w *World, q Question, way *Way) {
 			}
 		}
 	}
+	if f, ok := foreign(p, w, way); ok {
+		add(f)
+	}
 	if there, back := nodesOf(way.Request.Hops), nodesOf(way.Reply.Hops); !slices.Equal(there, reversed(back)) {
 		at := firstOther(there, way.Reply)
 		add(Finding{Cause: Asymmetric, Leg: Reply, Place: at.Place, Device: at.In, Reason: p.Sprintf("the reply takes another way than the request: %s there, %s back", joined(there), joined(back))})
 	}
+}
+
+// foreign notes a node that answers for an address of another's.
+func foreign(p lang.Printer, w *World, way *Way) (Finding, bool) {
+	end, to := way.Request.End, way.Request.here().To
+	holder, ok := w.holder(to)
+	if !ok || holder.Node == end.Node || isUplink(w, to) {
+		return Finding{}, false
+	}
+	f := Finding{Cause: ForeignAddress, Leg: Request, Place: end.Place, Device: end.Device,
+		Reason: p.Sprintf("%s bears %s too, and takes what is for %s", end.Place.Name(), to, holder.Name())}
+	f.mends = dropAddress(w, end.Place, to)
+	for _, m := range f.mends {
+		f.Cures = append(f.Cures, m.command)
+	}
+	return f, true
+}
+
+// isUplink says whether several nodes bear the address by the plan.
+func isUplink(w *World, a netip.Addr) bool {
+	bearers := 0
+	for _, n := range w.Planned.Nodes {
+		if n.Owns(a) {
+			bearers++
+		}
+	}
+	return bearers > 1
 }
 
 // nodesOf are the nodes of a leg, each once in a row.

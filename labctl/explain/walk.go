@@ -59,6 +59,7 @@ func (t *walk) begin(leg Leg, at Place, p Packet) *Path {
 	t.packet, t.ttl, t.seen = p, usualTTL, nil
 	t.path = &Path{Leg: leg}
 	t.originate(at)
+	t.path.Passes, t.path.Loops = t.path.sightings(), t.path.End.Cause == Loop
 	return t.path
 }
 
@@ -286,11 +287,19 @@ func (t *walk) forward(at Place, s *api.Space, in string, d api.PathDecision) {
 	t.leave(at, s, d)
 }
 
-// mtu is what a packet may leave with by the decision's route.
+// mtu is what a packet may leave with: by the route's own limit and the link's.
+// What the kernel has learnt of the path beyond is noted: the packet is to find
+// out anew whether that holds.
 func (t *walk) mtu(s *api.Space, d api.PathDecision) int {
-	mtu := d.MTU
+	mtu, hop := 0, t.path.here()
+	if won := hop.winner(); won != nil {
+		mtu = won.MTU
+	}
 	if l := link(s, d.Device); l != nil && (mtu == 0 || l.MTU < mtu) {
 		mtu = l.MTU
+	}
+	if d.MTU != 0 && d.MTU < mtu {
+		hop.Learnt = d.MTU
 	}
 	return mtu
 }
@@ -334,7 +343,7 @@ func (t *walk) deliver(at Place, s *api.Space, in string) {
 	case t.reply() && t.packet.From != t.called.Addr():
 		t.end(WrongSource, func(e *End) { e.address = t.packet.From })
 	case !t.mine(at):
-		t.end(WrongNeighbour, func(e *End) { e.address = t.packet.To })
+		t.end(ForeignAddress, func(e *End) { e.address = t.packet.To })
 	default:
 		t.path.End = End{Arrived: true, Place: at, Device: in}
 	}

@@ -38,7 +38,7 @@ const (
 // Cause is why a packet is lost, or what is to be said of one that arrives.
 type Cause string
 
-// The causes. The last three do not lose a packet by themselves.
+// The causes. Those from Masqueraded on do not lose a packet by themselves.
 const (
 	NoRoute         Cause = "no-route"
 	DefaultRoute    Cause = "default-route" // only the default route matches, and leads out of the lab
@@ -69,6 +69,7 @@ const (
 	Unknown         Cause = "unknown"
 	Masqueraded     Cause = "masqueraded"
 	Asymmetric      Cause = "asymmetric-return"
+	ForeignAddress  Cause = "foreign-address" // another node bears the address, and takes the packet
 )
 
 // Hop is what one namespace does with the packet.
@@ -95,6 +96,9 @@ type Hop struct {
 	MTU  int        `json:"mtu,omitempty"`
 	// Notes are rules that could not be judged, and the like.
 	Notes []string `json:"notes,omitempty"`
+	// Learnt is the path MTU that the kernel remembers for the destination, where
+	// it is less than MTU: it sends no larger packet of others than the probe.
+	Learnt int `json:"learntMTU,omitempty"`
 
 	// Outer is there where the packet leaves inside of another.
 	Outer *Outer `json:"outer,omitempty"`
@@ -159,6 +163,11 @@ type Path struct {
 	Leg  Leg   `json:"leg"`
 	Hops []Hop `json:"hops"`
 	End  End   `json:"end"`
+	// Passes are where captures on all devices must see the packet, in order, if
+	// it goes the way that was predicted.
+	Passes []Sighting `json:"passes"`
+	// Loops says that it comes by the same places again and again then.
+	Loops bool `json:"loops,omitempty"`
 }
 
 func (p *Path) here() *Hop { return &p.Hops[len(p.Hops)-1] }

@@ -41,6 +41,9 @@ func (t *walk) onNetwork(at Place, s *api.Space, out *api.Link, target netip.Add
 	if known, mac := neighbour(s, out.Name, target); known {
 		port, found := t.portOf(network, mac, at)
 		if !found {
+			port, found = t.taker(network, at)
+		}
+		if !found {
 			t.end(WrongNeighbour, func(e *End) { e.address, e.detail = target, mac })
 			return
 		}
@@ -81,6 +84,21 @@ func (t *walk) portOf(network, mac string, asking Place) (path.Port, bool) {
 		for _, l := range n.Space.Links {
 			port := path.Port{Node: n.Name, Interface: l.Name}
 			if n.Name != asking.Node && strings.EqualFold(l.MAC, mac) && t.w.Wires[port] == network {
+				return port, true
+			}
+		}
+	}
+	return path.Port{}, false
+}
+
+// taker is who takes a frame for nobody, which a network hands to all: a datapath
+// looks at a packet's addresses alone, and finds its pod.
+func (t *walk) taker(network string, asking Place) (path.Port, bool) {
+	for i := range t.w.Nodes {
+		n := &t.w.Nodes[i]
+		for _, l := range n.Space.Links {
+			port := path.Port{Node: n.Name, Interface: l.Name}
+			if n.Name != asking.Node && l.Up && t.w.Wires[port] == network && attached(n, l.Name) && t.isLocalPod(n, t.packet.To) {
 				return port, true
 			}
 		}

@@ -133,6 +133,8 @@ func deviceReason(p lang.Printer, w *World, leg *Path, to netip.Addr) string {
 		return p.Sprintf("the reverse path filter of %s drops it: it comes in by %s, and its source %s is reached elsewhere (%s)", at, e.Device, e.address, orNone(p, e.detail))
 	case Martian:
 		return p.Sprintf("%s drops it as a martian: its source %s is an address of %s itself", at, e.address, at)
+	case ForeignAddress:
+		return p.Sprintf("%s bears %s too, and takes it for its own", at, e.address)
 	case TooBig:
 		return p.Sprintf("it has %d bytes and must not be fragmented, and %s of %s passes %d at most", e.size, e.Device, at, e.mtu)
 	case Firewall:

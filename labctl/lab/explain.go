@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/native-routing/labctl/agent/api"
 	"github.com/native-routing/labctl/labctl/explain"
@@ -20,7 +21,9 @@ type ExplainRequest struct {
 	From, To string
 	explain.Options
 	// Probe sends packets and lets all nodes capture them.
-	Probe   bool
+	Probe bool
+	// Timeout is how long an answer is waited for.
+	Timeout time.Duration
 	Printer lang.Printer
 }
 
@@ -59,8 +62,8 @@ func (l *Lab) Explain(ctx context.Context, r ExplainRequest) (explain.Report, er
 		}
 		report.Warnings = append(report.Warnings, n.Missing...)
 	}
-	if r.Probe {
-		x.observe(ctx, r.Printer, &report)
+	if r.Probe && r.SourcePort == 0 { // a probe would be another connection
+		x.observe(ctx, r, &report)
 	}
 	return report, ctx.Err()
 }
@@ -193,19 +196,30 @@ func (x explainer) look(ctx context.Context, node string, pods []string, clients
 	return nil
 }
 
-// observe sends a probe for each way, and compares. What cannot be observed is
-// a warning: the prediction stands.
-func (x explainer) observe(ctx context.Context, p lang.Printer, report *explain.Report) {
-	places := x.places()
-	for _, way := range report.Ways {
-		seen, err := ladder.Observe(ctx, prober{x.agents}, probeOf(report.Question, way), places)
+// observe sends a probe for each way, one after another so that none is taken
+// for another, and compares. What cannot be observed is a warning: the
+// prediction stands.
+func (x explainer) observe(ctx context.Context, r ExplainRequest, report *explain.Report) {
+	p, places := r.Printer, x.places()
+	ways := report.Ways
+	if !ways[0].AtSender() {
+		ways = ways[:1] // who chooses among them is on the way, and chooses once
+	}
+	for i, way := range ways {
+		probe := probeOf(report.Question, way)
+		probe.Timeout = r.Timeout
+		seen, err := ladder.Observe(ctx, prober{x.agents}, probe, places)
 		if err != nil {
 			report.Warnings = append(report.Warnings, p.Sprintf("no packet was sent: %s", err))
 			return
 		}
 		report.Observed = append(report.Observed, seen)
+		candidates := report.Ways[i : i+1]
+		if len(ways) < len(report.Ways) {
+			candidates = report.Ways
+		}
 		if report.Headline == "" {
-			report.Headline = explain.Compare(p, way, seen)
+			report.Headline = explain.CompareAny(p, candidates, seen)
 		}
 	}
 }
@@ -232,7 +246,7 @@ func probeOf(q explain.Question, way explain.Way) ladder.Probe {
 		Node: q.From.Node, Pod: q.From.Pod, From: q.Packet.From, To: q.Packet.To, Port: q.Packet.Port, Protocol: q.Packet.Protocol,
 		DontFragment: q.Packet.DontFragment,
 	}
-	if way.Backend.IsValid() {
+	if way.AtSender() {
 		probe.To, probe.Port = way.Backend.Addr(), way.Backend.Port()
 	}
 	const headers = 28 // of IPv4 and of an echo

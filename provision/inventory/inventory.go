@@ -114,6 +114,9 @@ func (p *Provider) EnsureNode(ctx context.Context, t *topo.Topology, node string
 	return p.machines.Ensure(ctx, t, node, a)
 }
 
+// Borrowed says that the machines are not the lab's own: see [provision.Borrower].
+func (p *Provider) Borrowed() {}
+
 // EnsureLinks brings the network of all machines in line.
 func (p *Provider) EnsureLinks(ctx context.Context, t *topo.Topology) ([]provision.Change, error) {
 	accesses := map[string]machine.Access{}

@@ -55,6 +55,13 @@ end() {
 	return 0
 }
 
+# discard FILE: removes it, and the directory that not every distribution has.
+discard() {
+	rm -f "$1" || return
+	case $1 in */rt_protos.d/* | */networkd.conf.d/*) rmdir "${1%/*}" 2>/dev/null ;; esac
+	return 0
+}
+
 # empty CGROUP: kills what is in it and below, and removes it.
 empty() {
 	[ -d "$1" ] || return 0
@@ -90,7 +97,7 @@ for step in $(cat); do
 	case $verb in
 	run) "$@" ;;
 	try) "$@" || : ;;
-	feed | put | claim | sysctl | settle | end | empty | unfilter) "$verb" "$@" ;;
+	feed | put | claim | sysctl | settle | discard | end | empty | unfilter) "$verb" "$@" ;;
 	*) false ;;
 	esac </dev/null || {
 		printf 'labctl stopped at: %s %s %s %s\n' "$verb" "$1" "$2" "$3" | cut -c 1-200 >&2

@@ -105,6 +105,7 @@ func (t *todo) restoreNetwork(s seen) {
 	for _, r := range ours.Routes {
 		t.do(append([]string{"try", "ip", "route", "del"}, strings.Fields(r)...)...)
 	}
+	names := t.renameBack(s, was)
 	for _, name := range ours.Interfaces {
 		if l, ok := s.link(name); ok {
 			t.giveBack(l, was)
@@ -113,29 +114,69 @@ func (t *todo) restoreNetwork(s seen) {
 	t.flush()
 	// Forwarding first: it sets the interfaces' own.
 	for _, name := range append([]string{"net/ipv4/ip_forward"}, slices.Sorted(maps.Keys(was.Sysctls))...) {
-		if now, there := s.Sysctls[name]; there && now != was.Sysctls[name] {
+		if now, there := s.Sysctls[sysctlOf(name, names)]; there && now != was.Sysctls[name] {
 			t.do("sysctl", name, was.Sysctls[name])
 		}
 	}
 }
 
+// sysctlOf is a setting's present path: that of an interface has its name in it.
+func sysctlOf(path string, present map[string]string) string {
+	parts := strings.Split(path, "/")
+	if len(parts) == 5 && present[parts[3]] != "" {
+		parts[3] = present[parts[3]]
+	}
+	return strings.Join(parts, "/")
+}
+
+// renameBack gives devices the names that they were found with, and returns their
+// present names by those.
+func (t *todo) renameBack(s seen, was found) (present map[string]string) {
+	present = map[string]string{}
+	var second [][2]string
+	for i, l := range s.Links {
+		f, ok := was.device(l)
+		if !ok {
+			continue
+		}
+		present[f.Name] = l.Name
+		if f.Name == l.Name {
+			continue
+		}
+		// By way of a name that is free: two may have each other's.
+		free := fmt.Sprintf("labctl-%d", i)
+		t.ip("link set dev %s down", l.Name)
+		t.ip("link set dev %s name %s", l.Name, free)
+		second = append(second, [2]string{free, f.Name})
+	}
+	for _, names := range second {
+		t.ip("link set dev %s name %s", names[0], names[1])
+	}
+	return present
+}
+
+// device is what the link was when the machine was found.
+func (f found) device(l link) (foundLink, bool) {
+	i := slices.IndexFunc(f.Links, func(f foundLink) bool { return strings.EqualFold(f.Hardware, l.hardware()) })
+	if i < 0 || l.borrows() || l.Name == "lo" {
+		return foundLink{}, false
+	}
+	return f.Links[i], true
+}
+
+// giveBack puts addresses, MTU and state of one device back.
 func (t *todo) giveBack(l link, was found) {
-	i := slices.IndexFunc(was.Links, func(f foundLink) bool { return strings.EqualFold(f.Hardware, l.hardware()) })
-	if i < 0 {
+	f, ok := was.device(l)
+	if !ok {
 		return // it came later
 	}
-	f := was.Links[i]
 	for _, a := range l.ipv4() {
 		if !slices.Contains(f.Addresses, a) {
-			t.ip("addr del %s dev %s", a, l.Name)
+			t.ip("addr del %s dev %s", a, f.Name)
 		}
 	}
 	if l.MTU != f.MTU {
-		t.ip("link set dev %s mtu %d", l.Name, f.MTU)
-	}
-	if l.Name != f.Name {
-		t.ip("link set dev %s down", l.Name)
-		t.ip("link set dev %s name %s", l.Name, f.Name)
+		t.ip("link set dev %s mtu %d", f.Name, f.MTU)
 	}
 	state := "down"
 	if f.Up {
@@ -154,7 +195,7 @@ func (t *todo) removeFiles(s seen) {
 		held := strings.HasPrefix(path, networkdPrefix) || path == networkdConf
 		plain := path == protocolsFile || path == sysctlFile || path == sshConfigFile || path == knownFile || strings.HasSuffix(path, "/"+keyName)
 		if held || plain || path == managerConf {
-			t.do("run", "rm", "-f", path)
+			t.do("discard", path)
 		}
 		networkd = networkd || held
 		manager = manager || path == managerConf
@@ -184,7 +225,7 @@ func (t *todo) restoreNames(s seen) {
 		t.do("sysctl", "kernel/hostname", was.Hostname)
 	}
 	if was.Named != nil {
-		t.put(s, hostnameFile, *was.Named, plainMode, rootOwner)
+		t.put(s, hostnameFile, *was.Named, s.mode(hostnameFile), rootOwner)
 	} else {
 		t.drop(s, hostnameFile)
 	}

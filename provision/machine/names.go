@@ -21,8 +21,9 @@ func planNames(w want, s seen) (todo, error) {
 		t.do("sysctl", "kernel/hostname", w.name)
 		t.changed(provision.Changed, w.name, "hostname", "was "+s.Hostname)
 	}
-	t.put(s, hostnameFile, w.name+"\n", plainMode, rootOwner)
-	if text := withBlock(s.Files[hostsFile].Content, w.lab, hostLines(w.topology)); t.put(s, hostsFile, text, plainMode, rootOwner) {
+	t.put(s, hostnameFile, w.name+"\n", s.mode(hostnameFile), rootOwner)
+	hosts := withBlock(s.Files[hostsFile].Content, w.lab, hostLines(w.topology), w.topology.Nodes.Names())
+	if t.put(s, hostsFile, hosts, s.mode(hostsFile), rootOwner) {
 		t.changed(provision.Changed, w.name, hostsFile, "")
 	}
 	t.keep(s, w.name, protocolsFile, header(w.lab)+routeProtocol)
@@ -57,13 +58,25 @@ const (
 	blockEnd   = "# labctl: end\n"
 )
 
-// withBlock is a file with our lines first, where they win: a distribution gives
-// the machine's own name to 127.0.1.1.
-func withBlock(text, lab, lines string) string {
-	return blockBegin + " of lab " + lab + "\n" + lines + blockEnd + withoutBlock(text)
+// off is before a line of somebody else's that would be in the way. Clean takes it away.
+const off = "# labctl: off "
+
+// withBlock is a hosts file with our lines first. A distribution gives the
+// machine's own name to 127.0.1.1, which the resolver prefers wherever it stands:
+// such a line is put out of use.
+func withBlock(text, lab, lines string, names []string) string {
+	rest := strings.SplitAfter(withoutBlock(text), "\n")
+	for i, line := range rest {
+		fields := strings.Fields(line)
+		named := slices.ContainsFunc(fields, func(f string) bool { return slices.Contains(names, f) })
+		if named && strings.HasPrefix(fields[0], "127.") && !slices.Contains(fields, "localhost") {
+			rest[i] = off + line
+		}
+	}
+	return blockBegin + " of lab " + lab + "\n" + lines + blockEnd + strings.Join(rest, "")
 }
 
-// withoutBlock is a file without our lines. A block that has lost its end is only
+// withoutBlock is a hosts file as it was without us. A block that has lost its end is only
 // its first line.
 func withoutBlock(text string) string {
 	var kept, block strings.Builder
@@ -78,10 +91,18 @@ func withoutBlock(text string) string {
 		case inside:
 			block.WriteString(line)
 		default:
-			kept.WriteString(line)
+			kept.WriteString(strings.TrimPrefix(line, off))
 		}
 	}
 	return kept.String() + block.String()
+}
+
+// mode is that of a file that is there; of a new one the usual.
+func (s seen) mode(path string) int64 {
+	if f, there := s.Files[path]; there {
+		return f.Mode
+	}
+	return plainMode
 }
 
 const keyName = ".ssh/labctl_ed25519"

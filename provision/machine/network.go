@@ -125,7 +125,7 @@ func (t *todo) renameLink(s *seen, i int, name string) {
 // device is the index of the device that becomes an interface; below zero where there is none.
 func (s seen) device(name, wanted string) int {
 	if mac, err := net.ParseMAC(wanted); err == nil && len(mac) == 6 {
-		return slices.IndexFunc(s.Links, func(l link) bool { return l.Info.Kind == "" && strings.EqualFold(l.hardware(), mac.String()) })
+		return slices.IndexFunc(s.Links, func(l link) bool { return !l.borrows() && strings.EqualFold(l.hardware(), mac.String()) })
 	}
 	// It may bear its new name already.
 	for _, n := range []string{wanted, name} {
@@ -134,6 +134,11 @@ func (s seen) device(name, wanted string) int {
 		}
 	}
 	return -1
+}
+
+// borrows says that the link has its Ethernet address from another device.
+func (l link) borrows() bool {
+	return slices.Contains([]string{"vlan", "macvlan", "macvtap", "ipvlan", "bridge", "bond", "team"}, l.Info.Kind)
 }
 
 // hardware is the address that the device was made with.

@@ -57,13 +57,13 @@ func (p *Provider) bringUp(ctx context.Context, t *topo.Topology, node string, d
 			err = do(ctx)
 		}
 	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+		return nil, ctx.Err()
 	}
 	select {
 	case <-place.settled:
 		return place.change, errors.Join(place.err, err)
 	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+		return nil, ctx.Err()
 	}
 }
 
@@ -98,6 +98,9 @@ func (p *Provider) leave(ctx context.Context, l *lab, b *batch) {
 	l.mu.Lock()
 	b.waiting--
 	last := b.waiting == 0
+	if last && ctx.Err() != nil && l.next == b {
+		l.next = nil // who comes now begins another one
+	}
 	l.mu.Unlock()
 	if !last {
 		return
@@ -126,7 +129,9 @@ func (p *Provider) carryOut(ctx context.Context, l *lab, b *batch) {
 		defer l.working.unlock()
 	}
 	l.mu.Lock()
-	l.next = nil
+	if l.next == b {
+		l.next = nil
+	}
 	names := slices.DeleteFunc(b.t.Nodes.Names(), func(n string) bool { return b.nodes[n] == nil })
 	l.mu.Unlock()
 	if err == nil {
@@ -272,7 +277,7 @@ func (p *Provider) whileLocked(ctx context.Context, l *lab, try func() error) er
 		select {
 		case <-time.After(lockRetry):
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return ctx.Err()
 		}
 	}
 }

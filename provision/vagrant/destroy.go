@@ -18,7 +18,7 @@ import (
 // which Vagrant keeps for the next lab, stays.
 func (p *Provider) Destroy(ctx context.Context, name string, nodes ...string) ([]provision.Change, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, context.Cause(ctx)
+		return nil, ctx.Err()
 	}
 	l := p.lab(name)
 	if err := l.working.lock(ctx); err != nil {

@@ -2,10 +2,8 @@ package vagrant
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,189 +13,9 @@ import (
 	"time"
 
 	"github.com/native-routing/labctl/provision"
-	"github.com/native-routing/labctl/provision/fake"
 	"github.com/native-routing/labctl/provision/machine"
 	"github.com/native-routing/labctl/provision/providertest"
-	"github.com/native-routing/labctl/topologies/topo"
 )
-
-// fakeMachines makes nodes in memory, and notes what it is asked.
-type fakeMachines struct {
-	*fake.Provider
-	mu    sync.Mutex
-	asked []string
-	fail  func(node string, at machine.Access) error
-}
-
-func (m *fakeMachines) note(text string) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.asked = append(m.asked, text)
-}
-
-func (m *fakeMachines) Ensure(ctx context.Context, t *topo.Topology, node string, at machine.Access) ([]provision.Change, error) {
-	m.note("ensure " + node)
-	if m.fail != nil {
-		if err := m.fail(node, at); err != nil {
-			return nil, err
-		}
-	}
-	return m.EnsureNode(ctx, t, node)
-}
-
-func (m *fakeMachines) Open(ctx context.Context, lab, node string, at machine.Access) (provision.Node, error) {
-	if m.fail != nil {
-		if err := m.fail(node, at); err != nil {
-			return nil, err
-		}
-	}
-	return m.OpenNode(ctx, lab, node)
-}
-
-func (m *fakeMachines) EnsureLinks(ctx context.Context, t *topo.Topology, _ map[string]machine.Access) ([]provision.Change, error) {
-	return m.Provider.EnsureLinks(ctx, t)
-}
-
-func (m *fakeMachines) Forget(ctx context.Context, lab string, nodes ...string) error {
-	for _, n := range nodes {
-		m.note("forget " + n)
-	}
-	_, err := m.Destroy(ctx, lab, nodes...)
-	return err
-}
-
-func (m *fakeMachines) KnownHosts(lab string) string { return "/pins/" + lab }
-
-// stage is a fake world and a provider in it.
-type stage struct {
-	fakeWorld
-	t        *testing.T
-	machines *fakeMachines
-	*Provider
-	dataDir string
-
-	mu   sync.Mutex
-	told []string
-}
-
-func newStage(t *testing.T, provider string) *stage {
-	s := &stage{fakeWorld: fakeWorld{t.TempDir()}, t: t, machines: &fakeMachines{Provider: fake.New()}, dataDir: t.TempDir()}
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	bin := s.path("bin")
-	if err := os.Mkdir(bin, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	tools := []string{"vagrant", "VBoxManage"}
-	if provider == Libvirt {
-		tools = []string{"vagrant", "virsh"}
-	}
-	for _, name := range tools {
-		if err := os.Symlink(self, filepath.Join(bin, name)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	t.Setenv("PATH", bin)
-	t.Setenv("LABCTL_FAKE_WORLD", s.dir)
-	ports := map[string]int{}
-	for _, node := range append(study(t).Nodes.Names(), "a", "b", "second", "router") {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { listener.Close() })
-		ports[node] = listener.Addr().(*net.TCPAddr).Port
-	}
-	s.write("ports.json", ports)
-	s.restart(provider)
-	return s
-}
-
-// restart makes a new provider, as a new labctl would.
-func (s *stage) restart(provider string) {
-	s.Provider = New(Options{DataDir: s.dataDir, Provider: provider, Machines: s.machines, Tell: func(node, what string) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.told = append(s.told, node+": "+what)
-	}})
-}
-
-func (s *stage) write(name string, value any) {
-	s.t.Helper()
-	data, err := json.Marshal(value)
-	if err == nil {
-		err = os.WriteFile(s.path(name), data, 0o644)
-	}
-	if err != nil {
-		s.t.Fatal(err)
-	}
-}
-
-func (s *stage) faults(f ...fakeFault) { s.write("faults.json", f) }
-
-// calls are those whose line begins so, and starts the count anew.
-func (s *stage) calls(prefix string) []string {
-	data, _ := os.ReadFile(s.path("calls"))
-	_ = os.Remove(s.path("calls"))
-	var lines []string
-	for line := range strings.Lines(string(data)) {
-		if strings.HasPrefix(line, prefix) {
-			lines = append(lines, strings.TrimSuffix(strings.TrimSpace(line), " --machine-readable"))
-		}
-	}
-	return lines
-}
-
-func study(t *testing.T) *topo.Topology {
-	t.Helper()
-	l, err := topo.LoadFile("../../topologies/native-routing.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.Metadata.Name = "study"
-	return l
-}
-
-// up ensures all nodes at once, as the core does, and returns the error of each.
-func (s *stage) up(ctx context.Context, l *topo.Topology) (changes []string, errs map[string]error) {
-	var mu sync.Mutex
-	var all sync.WaitGroup
-	errs = map[string]error{}
-	for _, node := range l.Nodes.Names() {
-		all.Go(func() {
-			made, err := s.EnsureNode(ctx, l, node)
-			mu.Lock()
-			defer mu.Unlock()
-			for _, c := range made {
-				changes = append(changes, c.String())
-			}
-			if err != nil {
-				errs[node] = err
-			}
-		})
-	}
-	all.Wait()
-	slices.Sort(changes)
-	return changes, errs
-}
-
-func (s *stage) wantUp(l *topo.Topology) []string {
-	s.t.Helper()
-	changes, errs := s.up(s.t.Context(), l)
-	if len(errs) > 0 {
-		s.t.Fatal(errs)
-	}
-	return changes
-}
-
-func (s *stage) wantCalls(want ...string) {
-	s.t.Helper()
-	if got := s.calls("vagrant"); !slices.Equal(got, want) {
-		s.t.Errorf("vagrant was called\n  %s\nwant\n  %s", strings.Join(got, "\n  "), strings.Join(want, "\n  "))
-	}
-}
 
 func TestConformance(t *testing.T) {
 	for _, provider := range []string{VirtualBox, Libvirt} {
@@ -276,15 +94,6 @@ func TestStartsOnlyWhatIsAsked(t *testing.T) {
 	if err != nil || stateIn(o, "k8s-w1") != provision.NodeStopped || stateIn(o, "router") != provision.NodeRunning {
 		t.Errorf("observed %+v, %v", o, err)
 	}
-}
-
-func stateIn(o provision.Observation, node string) provision.NodeState {
-	for _, n := range o.Nodes {
-		if n.Name == node {
-			return n.State
-		}
-	}
-	return ""
 }
 
 func TestHaltedOrRemovedBehindOurBack(t *testing.T) {
@@ -427,21 +236,6 @@ func TestCancelledVagrantCleansUp(t *testing.T) {
 	s.wantUp(study(t))
 }
 
-func (s *stage) waitTold(text string) {
-	s.t.Helper()
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		s.mu.Lock()
-		told := slices.Contains(s.told, text)
-		s.mu.Unlock()
-		if told {
-			return
-		}
-		if time.Now().After(end) {
-			s.t.Fatalf("never told %q, but %q", text, s.told)
-		}
-	}
-}
-
 func TestDeafVagrantIsKilled(t *testing.T) {
 	s := newStage(t, Libvirt)
 	l := study(t)
@@ -526,117 +320,5 @@ func TestWaitsForAnotherVagrant(t *testing.T) {
 	s.faults(locked)
 	if _, errs := s.up(t.Context(), study(t)); !errors.Is(errs["router"], ErrLocked) {
 		t.Errorf("out of patience: %v", errs)
-	}
-}
-
-func TestDestroyLeavesNothing(t *testing.T) {
-	for _, provider := range []string{VirtualBox, Libvirt} {
-		t.Run(provider, func(t *testing.T) {
-			s := newStage(t, provider)
-			s.put("volumes", "labctl-study-2_router.img", "/pool/bento-VAGRANTSLASH-ubuntu-24.04_vagrant_box_image_202502.21.0_box.img")
-			s.wantUp(study(t))
-			s.put("domains", "labctl-study_lost", "1")
-			s.put("vms", "labctl-study_lost", "")
-			s.put("networks", "labctl-study", "")
-			s.put("domains", "labctl-study-2_router", "1")
-			s.put("networks", "default", "")
-			if _, err := s.Destroy(t.Context(), "study"); err != nil {
-				t.Fatal(err)
-			}
-			if provider == Libvirt {
-				if got := slices.Concat(s.list("domains"), s.list("networks"), s.list("volumes")); !slices.Equal(got, []string{"labctl-study-2_router", "default", "labctl-study-2_router.img"}) {
-					t.Errorf("left: %q", got)
-				}
-			} else if got := s.list("vms"); len(got) > 0 {
-				t.Errorf("left: %q", got)
-			}
-			if entries, err := os.ReadDir(filepath.Join(s.dataDir, "study")); err != nil || len(entries) > 0 {
-				t.Errorf("left in the lab's directory: %v, %v", entries, err)
-			}
-			if labs, err := s.Labs(t.Context()); err != nil || provider == Libvirt && !slices.Equal(labs, []string{"study-2"}) {
-				t.Errorf("labs: %q, %v", labs, err)
-			}
-		})
-	}
-}
-
-func TestBoxImageGoesWithTheLastLab(t *testing.T) {
-	const image = "bento-VAGRANTSLASH-ubuntu-24.04_vagrant_box_image_202502.21.0_box.img"
-	s := newStage(t, Libvirt)
-	first, second := study(t), study(t)
-	second.Metadata.Name = "other"
-	s.wantUp(first)
-	s.put("volumes", image, "") // vagrant uploads it with the first machine
-	s.wantUp(second)
-	for _, name := range []string{"study", "other"} {
-		if !slices.Contains(s.list("volumes"), image) {
-			t.Errorf("%s: the image is gone while a lab uses it", name)
-		}
-		if _, err := s.Destroy(t.Context(), name); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if slices.Contains(s.list("volumes"), image) {
-		t.Error("the image is left")
-	}
-
-	// One that was there before any lab is somebody else's.
-	s.put("volumes", image, "")
-	s.wantUp(study(t))
-	if _, err := s.Destroy(t.Context(), "study"); err != nil || !slices.Contains(s.list("volumes"), image) {
-		t.Errorf("somebody else's image: %q, %v", s.list("volumes"), err)
-	}
-}
-
-func TestStaleNodeIsDestroyed(t *testing.T) {
-	s := newStage(t, Libvirt)
-	l := study(t)
-	s.wantUp(l)
-	smaller := study(t)
-	smaller.Nodes = slices.DeleteFunc(smaller.Nodes, func(e topo.Entry[topo.Node]) bool { return e.Name == "k8s-w0" })
-	s.wantUp(smaller)
-	changes, err := s.Destroy(t.Context(), "study", "k8s-w0")
-	if err != nil || len(changes) != 1 || changes[0].String() != "k8s-w0: removed VM" {
-		t.Errorf("destroy: %v, %v", changes, err)
-	}
-	if o, err := s.Observe(t.Context(), "study"); err != nil || len(o.Nodes) != 3 {
-		t.Errorf("observed %+v, %v", o, err)
-	}
-}
-
-func TestSSHHosts(t *testing.T) {
-	s := newStage(t, Libvirt)
-	if hosts, err := s.SSHHosts(t.Context(), "study"); err != nil || len(hosts) > 0 {
-		t.Errorf("without a lab: %v, %v", hosts, err)
-	}
-	s.wantUp(study(t))
-	if _, err := s.Halt(t.Context(), "study", "k8s-w1"); err != nil {
-		t.Fatal(err)
-	}
-	hosts, err := s.SSHHosts(t.Context(), "study")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var nodes []string
-	for _, h := range hosts {
-		nodes = append(nodes, h.Node)
-	}
-	if !slices.Equal(nodes, []string{"router", "k8s-ctr", "k8s-w0"}) {
-		t.Errorf("nodes: %q", nodes)
-	}
-	if h := hosts[0]; h.HostName != "127.0.0.1" || h.User != "vagrant" || h.IdentityFile != "/a b/key" || h.KnownHosts != "/pins/study" {
-		t.Errorf("%+v", h)
-	}
-}
-
-func TestNoVagrant(t *testing.T) {
-	s := newStage(t, Libvirt)
-	t.Setenv("PATH", t.TempDir())
-	if _, errs := s.up(t.Context(), study(t)); !errors.Is(errs["router"], ErrNoVagrant) {
-		t.Errorf("up: %v", errs)
-	}
-	findings := s.Preflight(t.Context(), study(t))
-	if !slices.ContainsFunc(findings, func(f provision.Finding) bool { return errors.Is(f.Err, ErrNoVagrant) && f.Cure != "" }) {
-		t.Errorf("preflight: %+v", findings)
 	}
 }

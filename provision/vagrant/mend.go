@@ -46,7 +46,7 @@ func (p *Provider) settled(ctx context.Context, l *lab, s settings, node string)
 		select {
 		case <-time.After(lockRetry):
 		case <-ctx.Done():
-			return "", context.Cause(ctx)
+			return "", ctx.Err()
 		}
 	}
 }

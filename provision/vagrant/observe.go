@@ -29,7 +29,7 @@ func (p *Provider) Labs(ctx context.Context) ([]string, error) {
 func (p *Provider) Observe(ctx context.Context, name string) (provision.Observation, error) {
 	var o provision.Observation
 	if err := ctx.Err(); err != nil {
-		return o, context.Cause(ctx)
+		return o, ctx.Err()
 	}
 	l := p.lab(name)
 	s, err := l.at.load()

@@ -30,11 +30,14 @@ func (p *Provider) Preflight(ctx context.Context, t *topo.Topology) []provision.
 		func() []provision.Finding { return p.lookAtBox(t, provider) },
 		func() []provision.Finding { return p.lookAtRoom(t, provider) },
 	}
-	if provider == Libvirt {
-		looks = append(looks, func() []provision.Finding { return p.lookAtPlugin(ctx) },
-			func() []provision.Finding { return p.lookAtLibvirt(ctx) })
-	} else {
+	made := len(p.options.paths(t.Metadata.Name).made(provider)) > 0
+	if provider == VirtualBox {
 		looks = append(looks, func() []provision.Finding { return p.lookAtVirtualBox(ctx, t) })
+	} else {
+		looks = append(looks, func() []provision.Finding { return p.lookAtLibvirt(ctx) })
+		if !made { // what made machines is there; to ask for it takes a second
+			looks = append(looks, func() []provision.Finding { return p.lookAtPlugin(ctx) })
+		}
 	}
 	found := make([][]provision.Finding, len(looks))
 	var all sync.WaitGroup
@@ -107,7 +110,7 @@ func (p *Provider) lookAtPlugin(ctx context.Context) []provision.Finding {
 func (p *Provider) lookAtVirtualBox(ctx context.Context, t *topo.Topology) []provision.Finding {
 	out, err := p.vboxManage.run(ctx, "--version")
 	if errors.Is(err, errNoVBoxManage) {
-		return []provision.Finding{missing("VirtualBox", ErrVirtualBox, "VBoxManage is not on the PATH", cureVirtualBox)}
+		return []provision.Finding{missing("VirtualBox", ErrVirtualBox, "there is no VBoxManage on the PATH", cureVirtualBox)}
 	}
 	if err != nil {
 		return []provision.Finding{missing("VirtualBox", ErrVirtualBox, err.Error(), cureVirtualBox)}

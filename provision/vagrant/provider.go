@@ -50,14 +50,14 @@ func (p *Provider) EnsureNode(ctx context.Context, t *topo.Topology, node string
 		return nil, fmt.Errorf("%s: %w in the topology of lab %s", node, provision.ErrNotFound, t.Metadata.Name)
 	}
 	if err := ctx.Err(); err != nil {
-		return nil, context.Cause(ctx)
+		return nil, ctx.Err()
 	}
 	l := p.lab(t.Metadata.Name)
 	s, err := p.prepare(ctx, t)
 	if err != nil {
 		return nil, err
 	}
-	if changes, settled, err := p.ensureReached(ctx, l, s, t, node); settled {
+	if changes, settled, err := p.ensureReached(ctx, l, s, t, node); settled || err != nil {
 		return changes, err
 	}
 	var changes []provision.Change

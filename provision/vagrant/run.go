@@ -60,7 +60,7 @@ func (r runner) run(ctx context.Context, on func(event), args ...string) error {
 	case err == nil, errors.Is(err, exec.ErrWaitDelay):
 		return nil
 	case ctx.Err() != nil:
-		return context.Cause(ctx)
+		return ctx.Err()
 	}
 	return heard.failure(r.at.log(), args, err)
 }

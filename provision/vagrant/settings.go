@@ -117,7 +117,12 @@ func (o Options) stored() []string {
 
 // prepare writes what vagrant needs to know of t, and keeps to what was chosen before.
 func (p *Provider) prepare(ctx context.Context, t *topo.Topology) (settings, error) {
-	at := p.options.paths(t.Metadata.Name)
+	l := p.lab(t.Metadata.Name)
+	at := l.at
+	if err := l.preparing.lock(ctx); err != nil {
+		return settings{}, err
+	}
+	defer l.preparing.unlock()
 	s, err := at.load()
 	if errors.Is(err, errNoSettings) {
 		s, err = p.choose(ctx, t)

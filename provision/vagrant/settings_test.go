@@ -97,7 +97,7 @@ func TestJudgeMemory(t *testing.T) {
 func TestPreflight(t *testing.T) {
 	for provider, want := range map[string][]string{
 		VirtualBox: {"vagrant", "box", "memory", "disk", "VirtualBox"},
-		Libvirt:    {"vagrant", "box", "memory", "disk", "vagrant-libvirt", "libvirt", "KVM", "virsh"},
+		Libvirt:    {"vagrant", "box", "memory", "disk", "libvirt", "KVM", "virsh", "vagrant-libvirt"},
 	} {
 		s := newStage(t, provider)
 		var got []string

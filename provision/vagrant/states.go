@@ -18,8 +18,9 @@ const seenFor = 3 * time.Second
 type lab struct {
 	name string
 	at   paths
-	// asking and working let one vagrant at a time look something up, and one change something.
-	asking, working turn
+	// asking and working let one vagrant at a time look something up, and one
+	// change something; preparing is held by who writes the lab's files.
+	asking, working, preparing turn
 
 	mu      sync.Mutex
 	next    *batch
@@ -36,7 +37,7 @@ func (t turn) lock(ctx context.Context) error {
 	case t <- struct{}{}:
 		return nil
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return ctx.Err()
 	}
 }
 
@@ -47,7 +48,8 @@ func (p *Provider) lab(name string) *lab {
 	defer p.mu.Unlock()
 	l := p.labs[name]
 	if l == nil {
-		l = &lab{name: name, at: p.options.paths(name), asking: make(turn, 1), working: make(turn, 1), running: map[string]bool{}}
+		l = &lab{name: name, at: p.options.paths(name), running: map[string]bool{},
+			asking: make(turn, 1), working: make(turn, 1), preparing: make(turn, 1)}
 		p.labs[name] = l
 	}
 	return l

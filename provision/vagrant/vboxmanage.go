@@ -3,7 +3,9 @@ package vagrant
 import (
 	"context"
 	"errors"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 )
 
@@ -13,12 +15,29 @@ type vboxManage struct{}
 
 var errNoVBoxManage = errors.New("no VBoxManage")
 
-func (vboxManage) run(ctx context.Context, args ...string) (string, error) {
-	path, err := exec.LookPath("VBoxManage")
-	if err != nil {
+func (v vboxManage) run(ctx context.Context, args ...string) (string, error) {
+	path, ok := v.find()
+	if !ok {
 		return "", errNoVBoxManage
 	}
 	return output(ctx, path, args...)
+}
+
+// find looks where Vagrant looks too: VirtualBox's installer for Windows puts
+// nothing on the PATH, but says in the environment where it is.
+func (vboxManage) find() (path string, ok bool) {
+	const name = "VBoxManage"
+	if path, err := exec.LookPath(name); err == nil {
+		return path, true
+	}
+	dirs := append(filepath.SplitList(os.Getenv("VBOX_INSTALL_PATH")), filepath.SplitList(os.Getenv("VBOX_MSI_INSTALL_PATH"))...)
+	dirs = append(dirs, "/Applications/VirtualBox.app/Contents/MacOS")
+	for _, dir := range dirs {
+		if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
+			return path, true
+		}
+	}
+	return "", false
 }
 
 // machines are those that bear a lab's mark. VBoxManage list vms prints a line

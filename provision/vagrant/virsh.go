@@ -39,7 +39,7 @@ func output(ctx context.Context, path string, args ...string) (string, error) {
 	cmd.Env = append(cmd.Environ(), "LC_ALL=C")
 	if err := cmd.Run(); err != nil && !errors.Is(err, exec.ErrWaitDelay) {
 		if ctx.Err() != nil {
-			err = context.Cause(ctx)
+			err = ctx.Err()
 		}
 		return "", fmt.Errorf("%s: %w: %s", strings.Join(append([]string{path}, args...), " "), err, gist(errs.String()))
 	}

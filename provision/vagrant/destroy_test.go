@@ -1,0 +1,124 @@
+package vagrant
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/native-routing/labctl/provision"
+	"github.com/native-routing/labctl/topologies/topo"
+)
+
+func TestDestroyLeavesNothing(t *testing.T) {
+	for _, provider := range []string{VirtualBox, Libvirt} {
+		t.Run(provider, func(t *testing.T) {
+			s := newStage(t, provider)
+			s.put("volumes", "labctl-study-2_router.img", "/pool/bento-VAGRANTSLASH-ubuntu-24.04_vagrant_box_image_202502.21.0_box.img")
+			s.wantUp(study(t))
+			s.put("domains", "labctl-study_lost", "1")
+			s.put("vms", "labctl-study_lost", "")
+			s.put("networks", "labctl-study", "")
+			s.put("domains", "labctl-study-2_router", "1")
+			s.put("networks", "default", "")
+			if _, err := s.Destroy(t.Context(), "study"); err != nil {
+				t.Fatal(err)
+			}
+			if provider == Libvirt {
+				if got := slices.Concat(s.list("domains"), s.list("networks"), s.list("volumes")); !slices.Equal(got, []string{"labctl-study-2_router", "default", "labctl-study-2_router.img"}) {
+					t.Errorf("left: %q", got)
+				}
+			} else if got := s.list("vms"); len(got) > 0 {
+				t.Errorf("left: %q", got)
+			}
+			if entries, err := os.ReadDir(filepath.Join(s.dataDir, "study")); err != nil || len(entries) > 0 {
+				t.Errorf("left in the lab's directory: %v, %v", entries, err)
+			}
+			if labs, err := s.Labs(t.Context()); err != nil || provider == Libvirt && !slices.Equal(labs, []string{"study-2"}) {
+				t.Errorf("labs: %q, %v", labs, err)
+			}
+		})
+	}
+}
+
+func TestBoxImageGoesWithTheLastLab(t *testing.T) {
+	const image = "bento-VAGRANTSLASH-ubuntu-24.04_vagrant_box_image_202502.21.0_box.img"
+	s := newStage(t, Libvirt)
+	first, second := study(t), study(t)
+	second.Metadata.Name = "other"
+	s.wantUp(first)
+	s.put("volumes", image, "") // vagrant uploads it with the first machine
+	s.wantUp(second)
+	for _, name := range []string{"study", "other"} {
+		if !slices.Contains(s.list("volumes"), image) {
+			t.Errorf("%s: the image is gone while a lab uses it", name)
+		}
+		if _, err := s.Destroy(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if slices.Contains(s.list("volumes"), image) {
+		t.Error("the image is left")
+	}
+
+	// One that was there before any lab is somebody else's.
+	s.put("volumes", image, "")
+	s.wantUp(study(t))
+	if _, err := s.Destroy(t.Context(), "study"); err != nil || !slices.Contains(s.list("volumes"), image) {
+		t.Errorf("somebody else's image: %q, %v", s.list("volumes"), err)
+	}
+}
+
+func TestStaleNodeIsDestroyed(t *testing.T) {
+	s := newStage(t, Libvirt)
+	l := study(t)
+	s.wantUp(l)
+	smaller := study(t)
+	smaller.Nodes = slices.DeleteFunc(smaller.Nodes, func(e topo.Entry[topo.Node]) bool { return e.Name == "k8s-w0" })
+	s.wantUp(smaller)
+	changes, err := s.Destroy(t.Context(), "study", "k8s-w0")
+	if err != nil || len(changes) != 1 || changes[0].String() != "k8s-w0: removed VM" {
+		t.Errorf("destroy: %v, %v", changes, err)
+	}
+	if o, err := s.Observe(t.Context(), "study"); err != nil || len(o.Nodes) != 3 {
+		t.Errorf("observed %+v, %v", o, err)
+	}
+}
+
+func TestSSHHosts(t *testing.T) {
+	s := newStage(t, Libvirt)
+	if hosts, err := s.SSHHosts(t.Context(), "study"); err != nil || len(hosts) > 0 {
+		t.Errorf("without a lab: %v, %v", hosts, err)
+	}
+	s.wantUp(study(t))
+	if _, err := s.Halt(t.Context(), "study", "k8s-w1"); err != nil {
+		t.Fatal(err)
+	}
+	hosts, err := s.SSHHosts(t.Context(), "study")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var nodes []string
+	for _, h := range hosts {
+		nodes = append(nodes, h.Node)
+	}
+	if !slices.Equal(nodes, []string{"router", "k8s-ctr", "k8s-w0"}) {
+		t.Errorf("nodes: %q", nodes)
+	}
+	if h := hosts[0]; h.HostName != "127.0.0.1" || h.User != "vagrant" || h.IdentityFile != "/a b/key" || h.KnownHosts != "/pins/study" {
+		t.Errorf("%+v", h)
+	}
+}
+
+func TestNoVagrant(t *testing.T) {
+	s := newStage(t, Libvirt)
+	t.Setenv("PATH", t.TempDir())
+	if _, errs := s.up(t.Context(), study(t)); !errors.Is(errs["router"], ErrNoVagrant) {
+		t.Errorf("up: %v", errs)
+	}
+	findings := s.Preflight(t.Context(), study(t))
+	if !slices.ContainsFunc(findings, func(f provision.Finding) bool { return errors.Is(f.Err, ErrNoVagrant) && f.Cure != "" }) {
+		t.Errorf("preflight: %+v", findings)
+	}
+}
