@@ -16,6 +16,7 @@ import (
 
 	"github.com/native-routing/labctl/labctl/explain"
 	"github.com/native-routing/labctl/labctl/lab"
+	"github.com/native-routing/labctl/labctl/lang"
 	"github.com/native-routing/labctl/labctl/ui"
 )
 
