@@ -149,7 +149,7 @@ func traceText(say lang.Printer, t api.TraceResult) string {
 		if h.Address.IsValid() {
 			hops = append(hops, h.Address.String())
 		} else {
-			hops = append(hops, "no reply")
+			hops = append(hops, say.Sprintf("no reply"))
 		}
 	}
 	s := strings.Join(hops, ", ")
@@ -159,9 +159,9 @@ func traceText(say lang.Printer, t api.TraceResult) string {
 	case t.Failure != nil:
 		return strings.TrimPrefix(s+"; "+failureText(say, t.Failure), "; ")
 	case answered == 0:
-		return "no reply from any hop"
+		return say.Sprintf("no reply from any hop")
 	}
-	return s + "; no reply after that"
+	return say.Sprintf("%s; no reply after that", s)
 }
 
 func (p prediction) allows(t api.TraceResult) bool {

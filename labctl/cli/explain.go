@@ -76,7 +76,7 @@ func (a *app) explain(ctx context.Context, request lab.ExplainRequest, format ui
 	if request.Size != 0 && request.Size < smallestSize {
 		return usageError{fmt.Errorf("--size %d: a packet has at least %d bytes", request.Size, smallestSize)}
 	}
-	request.Printer = lang.Printer{}
+	request.Printer = a.say
 	report, err := l.Explain(ctx, request)
 	switch {
 	case errors.Is(err, explain.ErrNoName), errors.Is(err, explain.ErrNoPort):

@@ -84,8 +84,8 @@ type stepReport struct {
 	Done  bool   `json:"done"`
 	// Missing is what is not as it should be; MissingBefore what was not before
 	// the step was solved.
-	Missing       []string `json:"missing,omitempty"`
-	MissingBefore []string `json:"missingBefore,omitempty"`
+	Missing       string `json:"missing,omitempty"`
+	MissingBefore string `json:"missingBefore,omitempty"`
 }
 
 // lessonReport is what came of checking or solving steps.
@@ -140,10 +140,8 @@ func (s *session) writeStanding(w io.Writer, style ui.Style, r stepReport) {
 		return
 	}
 	fmt.Fprintf(w, "%s  %s\n", style.Bad(s.say.Sprintf("not yet")), r.Title)
-	for _, text := range r.Missing {
-		for _, line := range ui.Wrap(text, s.columns()) {
-			fmt.Fprintln(w, "    "+line)
-		}
+	for _, line := range ui.Wrap(r.Missing, s.columns()-4) {
+		fmt.Fprintln(w, "    "+line)
 	}
 }
 
@@ -166,7 +164,7 @@ func (s *session) attempt(ctx context.Context, solve bool, w io.Writer) (stepRep
 	if report.Missing, err = step.Missing(ctx, asked, s.say); err != nil {
 		return report, err
 	}
-	if report.Done = len(report.Missing) == 0; report.Done {
+	if report.Done = report.Missing == ""; report.Done {
 		s.progress.Finish(step.ID, solve)
 	}
 	return report, s.save()

@@ -12,7 +12,7 @@ import (
 )
 
 // commandLimit ends a command of a check that does not end by itself.
-const commandLimit = 60 * time.Second
+const commandLimit = 20 * time.Second
 
 // Lab is what a lesson needs of the lab that it is about.
 type Lab interface {
@@ -25,21 +25,20 @@ type Lab interface {
 	ReadFile(path string) ([]byte, error)
 }
 
-// Missing tries the checks of a step, and says of each that does not hold what
-// is missing, in the student's language. None where the step is done. An error is
-// a lab that could not be asked.
-func (s Step) Missing(ctx context.Context, lab Lab, say lang.Printer) ([]string, error) {
-	var missing []string
+// Missing tries the checks of a step up to the first that does not hold, and says
+// what is missing, in the student's language: one thing at a time. It is empty
+// where the step is done. An error is a lab that could not be asked.
+func (s Step) Missing(ctx context.Context, lab Lab, say lang.Printer) (string, error) {
 	for _, c := range s.Checks {
-		text, err := c.missing(ctx, lab, say)
+		missing, err := c.missing(ctx, lab, say)
 		if err != nil {
-			return missing, fmt.Errorf("%s: %w", c, err)
+			return "", fmt.Errorf("%s: %w", c, err)
 		}
-		if text != "" {
-			missing = append(missing, text)
+		if missing != "" {
+			return missing, nil
 		}
 	}
-	return missing, ctx.Err()
+	return "", ctx.Err()
 }
 
 // missing is empty where the check holds.
@@ -86,9 +85,9 @@ func (c Check) untrue(say lang.Printer, text string) string {
 		case t.Kind == Lacks:
 			return say.Sprintf("%s still says %q", what, t.Text)
 		case t.Kind == Matches:
-			return say.Sprintf("%s says nothing like %q: %s", what, t.Text, lastLine(text))
+			return say.Sprintf("%s says nothing like %s", what, t.Text)
 		default:
-			return say.Sprintf("%s does not say %q: %s", what, t.Text, lastLine(text))
+			return say.Sprintf("%s does not say %q", what, t.Text)
 		}
 	}
 	return ""

@@ -3,6 +3,7 @@ package lesson
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -88,23 +89,23 @@ func (r *reader) frontMatter(lesson *Lesson) {
 	}
 	r.skipped = bytes.Count(r.source[:len(r.source)-len(body)], []byte("\n"))
 	r.source = body
-	var matter struct {
-		Title    string `yaml:"title"`
-		Topology string `yaml:"topology"`
-		Language string `yaml:"language"`
-	}
-	decoder := yaml.NewDecoder(bytes.NewReader(front))
-	decoder.KnownFields(true)
-	if err := decoder.Decode(&matter); err != nil {
+	var matter map[string]string
+	if err := yaml.Unmarshal(front, &matter); err != nil {
 		r.wrong(1, "front matter: %s", strings.TrimPrefix(strings.Join(strings.Fields(err.Error()), " "), "yaml: "))
 		return
 	}
-	for _, key := range [][2]string{{"title", matter.Title}, {"topology", matter.Topology}, {"language", matter.Language}} {
-		if strings.TrimSpace(key[1]) == "" {
-			r.wrong(1, "front matter: %s is missing", key[0])
+	lesson.Title, lesson.Topology, lesson.Language = matter["title"], matter["topology"], matter["language"]
+	keys := []string{"title", "topology", "language"}
+	for _, key := range keys {
+		if strings.TrimSpace(matter[key]) == "" {
+			r.wrong(1, "front matter: %s is missing", key)
 		}
 	}
-	lesson.Title, lesson.Topology, lesson.Language = matter.Title, matter.Topology, matter.Language
+	for _, key := range slices.Sorted(maps.Keys(matter)) {
+		if !slices.Contains(keys, key) {
+			r.wrong(1, "front matter: there is no key %q; there are %s", key, strings.Join(keys, ", "))
+		}
+	}
 }
 
 // line is the place of a node in the file.

@@ -46,14 +46,19 @@ func plural(noun string) string {
 	return noun + "s"
 }
 
-// Wrap breaks prose into lines of at most width columns, between words; none
-// where there are no words.
+// Wrap breaks prose into lines of at most width columns, between words and never
+// within one: k8s-w0 is a name. None where there are no words.
 func Wrap(text string, width int) []string {
-	words := strings.Join(strings.Fields(text), " ")
-	if words == "" {
-		return nil
+	var lines []string
+	for _, word := range strings.Fields(text) {
+		last := len(lines) - 1
+		if last < 0 || ansi.StringWidth(lines[last])+1+ansi.StringWidth(word) > width {
+			lines = append(lines, word)
+			continue
+		}
+		lines[last] += " " + word
 	}
-	return strings.Split(ansi.Wordwrap(words, width, ""), "\n")
+	return lines
 }
 
 // firstLine returns the first line of s that is not blank, without terminal
