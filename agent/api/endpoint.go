@@ -60,6 +60,19 @@ func NewClient(dial func(context.Context) (net.Conn, error)) *Client {
 	}}}
 }
 
+// NewSharingClient is a client whose calls all go by one connection at the same
+// time (HTTP/2). To a VM a connection is a command at its far end, of which an
+// SSH server lets ten run and an emulated processor hardly one.
+func NewSharingClient(dial func(context.Context) (net.Conn, error)) *Client {
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	return &Client{http: &http.Client{Transport: &http.Transport{
+		DialContext:     func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
+		Protocols:       protocols,
+		MaxConnsPerHost: 1,
+	}}}
+}
+
 // Close drops the idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
