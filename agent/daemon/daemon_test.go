@@ -234,7 +234,7 @@ func TestCallsShareAConnection(t *testing.T) {
 	}}}
 	ended := make(chan error, 1)
 	go func() { ended <- d.serve(ctx) }()
-	c := api.NewSharingClient(func(ctx context.Context) (net.Conn, error) {
+	c := api.NewMultiplexedClient(func(ctx context.Context) (net.Conn, error) {
 		for dials.Add(1); ; time.Sleep(time.Millisecond) {
 			conn, err := new(net.Dialer).DialContext(ctx, "unix", filepath.Join(dir, SocketName))
 			if err == nil || ctx.Err() != nil {
