@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/native-routing/labctl/agent/api"
-
 	"github.com/native-routing/labctl/labctl/check"
 )
 
