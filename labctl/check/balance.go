@@ -63,7 +63,7 @@ func (s *services) took(a asker, b backend) time.Duration {
 			return attempt.Took
 		}
 	}
-	return fetchTimeout
+	return s.patient(fetchTimeout)
 }
 
 // count tells the attempts of a row apart.

@@ -19,6 +19,8 @@ var errHung = errors.New("the agent hangs: it takes calls and does not answer th
 type bounded struct {
 	ServiceProber
 	look time.Duration
+	// patient is how long to wait for what takes so long at most on a namespace.
+	patient func(time.Duration) time.Duration
 }
 
 // within returns what call answers, or the context's error once the limit is
@@ -67,13 +69,13 @@ func (b bounded) Drops(ctx context.Context, node string) (map[string]uint64, err
 }
 
 func (b bounded) Ping(ctx context.Context, node string, targets []api.PingTarget) ([]api.PingResult, error) {
-	return within(ctx, pingLimit(targets), func(ctx context.Context) ([]api.PingResult, error) {
+	return within(ctx, b.patient(pingLimit(targets)), func(ctx context.Context) ([]api.PingResult, error) {
 		return b.ServiceProber.Ping(ctx, node, targets)
 	})
 }
 
 func (b bounded) Fetch(ctx context.Context, node string, targets []api.FetchTarget) ([]api.FetchResult, error) {
-	return within(ctx, fetchLimit(targets), func(ctx context.Context) ([]api.FetchResult, error) {
+	return within(ctx, b.patient(fetchLimit(targets)), func(ctx context.Context) ([]api.FetchResult, error) {
 		return b.ServiceProber.Fetch(ctx, node, targets)
 	})
 }

@@ -19,7 +19,7 @@ func (v *verification) pings(node string) (targets []api.PingTarget, flows []int
 		if f.from.node == node {
 			flows = append(flows, i)
 			t := api.PingTarget{
-				Pod: f.from.pod, To: f.to.address, Count: 1, Timeout: v.patience, Size: 56,
+				Pod: f.from.pod, To: f.to.address, Count: 1, Timeout: v.echoWait, Size: 56,
 				Session: v.session, Probe: uint32(i),
 			}
 			if f.from.pod == "" {

@@ -176,7 +176,7 @@ func (s *services) chooseAskers() {
 }
 
 func (s *services) addRow(a asker, t api.FetchTarget) int {
-	t.Pod, t.Timeout = a.pod, fetchTimeout
+	t.Pod, t.Timeout = a.pod, s.patient(fetchTimeout)
 	t.Count = max(t.Count, 1)
 	s.rows = append(s.rows, row{a, t})
 	return len(s.rows) - 1

@@ -26,10 +26,18 @@ type Subject struct {
 	// Cluster is what the agents were told last, with the containers of all pods.
 	// Only services need it.
 	Cluster api.Cluster
+	// Patience is how many times as long as a namespace of this machine the lab's
+	// nodes may take for everything: emulated machines are slow. 0 is 1.
+	Patience int
 	// Say puts what the report says to a reader into the reader's language. Names,
 	// commands, and what kernels, agents and pods say of themselves stay as they are.
 	Say lang.Printer
 }
+
+func (s Subject) patience() int { return max(s.Patience, 1) }
+
+// patient is how long to wait for what takes d at most on a namespace.
+func (s Subject) patient(d time.Duration) time.Duration { return d * time.Duration(s.patience()) }
 
 // Selection narrows a verification; empty means all.
 type Selection struct {
@@ -48,7 +56,8 @@ type verification struct {
 	healthy  path.Lab
 	flows    []flow
 	session  uint32
-	patience time.Duration // how long an echo is waited for
+	echoWait time.Duration // how long an echo is waited for
+	patience int           // times as long as on namespaces
 
 	mu        sync.Mutex
 	errs      map[string]error // why nothing can be told of a node
@@ -92,12 +101,16 @@ func newVerification(s Subject) *verification {
 	healthy := path.Predict(s.Topology, s.Uplinks)
 	return &verification{
 		say:      s.Say,
-		topology: s.Topology, healthy: healthy, flows: flows(s.Topology, s.Exceptions, healthy), session: rand.Uint32(), patience: echoTimeout,
+		topology: s.Topology, healthy: healthy, flows: flows(s.Topology, s.Exceptions, healthy), session: rand.Uint32(),
+		patience: s.patience(), echoWait: s.patient(echoTimeout),
 		errs: map[string]error{}, probeErrs: map[string]error{}, tables: map[string]api.Tables{}, decisions: map[string][]api.Decision{},
 		echoes: map[int]api.PingResult{}, traced: map[int]api.TraceResult{}, sightings: map[uint32][]sighting{},
 		witnessing: map[string]bool{}, blind: map[string]error{},
 	}
 }
+
+// patient is how long to wait for what takes d at most on a namespace.
+func (v *verification) patient(d time.Duration) time.Duration { return d * time.Duration(v.patience) }
 
 // each calls do for every node at once and waits.
 func (v *verification) each(do func(node string)) {
@@ -153,13 +166,13 @@ func (v *verification) send(ctx context.Context, prober Prober, node string, sel
 	var both sync.WaitGroup
 	if targets, flows := v.pings(node); selection.has(Ping) && len(targets) > 0 {
 		both.Go(func() {
-			results, err := within(ctx, pingLimit(targets), func(ctx context.Context) ([]api.PingResult, error) { return prober.Ping(ctx, node, targets) })
+			results, err := within(ctx, v.patient(pingLimit(targets)), func(ctx context.Context) ([]api.PingResult, error) { return prober.Ping(ctx, node, targets) })
 			record(v, node, v.echoes, flows, results, err)
 		})
 	}
 	if targets, flows := v.traces(node); selection.has(Tracepath) && len(targets) > 0 {
 		both.Go(func() {
-			results, err := within(ctx, traceLimit(targets), func(ctx context.Context) ([]api.TraceResult, error) { return prober.Trace(ctx, node, targets) })
+			results, err := within(ctx, v.patient(traceLimit(targets)), func(ctx context.Context) ([]api.TraceResult, error) { return prober.Trace(ctx, node, targets) })
 			record(v, node, v.traced, flows, results, err)
 		})
 	}

@@ -24,6 +24,15 @@ var (
 	gentle = manner{lanes: 8, atOnce: 2, timeout: time.Second}
 )
 
+// manner is how the first requests are sent: where nodes are slow, more at once
+// only queue up.
+func (s *services) manner() manner {
+	if s.patience > 1 {
+		return gentle
+	}
+	return brisk
+}
+
 const (
 	// callRequests is the most requests of one call, so that each is soon over.
 	callRequests = 64
@@ -104,7 +113,7 @@ func (s *services) errands(todo []piece, how manner) []errand {
 		}
 		for part := range slices.Chunk(p.attempts, most) {
 			t := s.rows[p.row].target
-			t.Count, t.Parallel, t.Timeout = len(part), min(len(part), how.atOnce), max(t.Timeout, how.timeout)
+			t.Count, t.Parallel, t.Timeout = len(part), min(len(part), how.atOnce), max(t.Timeout, s.patient(how.timeout))
 			list := byNode[node]
 			if len(list) == 0 || !list[len(list)-1].fits(t) || how.atOnce < brisk.atOnce && len(list[len(list)-1].targets) >= how.atOnce {
 				list = append(list, errand{node: node})

@@ -55,7 +55,7 @@ type ServiceProber interface {
 
 // RunServices verifies the pods and services of a lab, as [Run] does its routes.
 func RunServices(ctx context.Context, subject Subject, prober ServiceProber, selection Selection) Report {
-	return runServices(ctx, subject, bounded{prober, lookLimit}, selection)
+	return runServices(ctx, subject, bounded{prober, subject.patient(lookLimit), subject.patient}, selection)
 }
 
 // looks is how often a lab is verified whose pods change under the verifier's hands.
@@ -153,7 +153,7 @@ type services struct {
 func newServices(subject Subject, selection Selection) *services {
 	v := newVerification(subject)
 	v.healthy = withPods(v.healthy, subject.Cluster)
-	v.flows, v.patience = nil, fetchTimeout
+	v.flows, v.echoWait = nil, v.patient(fetchTimeout)
 	return &services{
 		verification: v, cluster: subject.Cluster, exceptions: subject.Exceptions, selection: selection,
 		lists: map[string]api.PodList{}, statuses: map[string]api.Status{}, tablesOf: map[string]api.ServiceTable{}, lookErrs: map[string]error{},
@@ -274,11 +274,11 @@ func (s *services) probeServices(ctx context.Context, prober ServiceProber) {
 	})
 	var both sync.WaitGroup
 	both.Go(func() { s.exchangeEchoes(ctx, prober) })
-	both.Go(func() { s.ask(ctx, prober, s.whole(s.straight()), brisk) })
+	both.Go(func() { s.ask(ctx, prober, s.whole(s.straight()), s.manner()) })
 	both.Wait()
 	s.repeat(ctx, prober, s.straight(), s.lostOnTheWay)
 	s.spare()
-	s.ask(ctx, prober, s.whole(s.called()), brisk)
+	s.ask(ctx, prober, s.whole(s.called()), s.manner())
 	s.forgetHalves()
 	s.repeat(ctx, prober, s.called(), s.lossExpected)
 }

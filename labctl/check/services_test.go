@@ -388,7 +388,7 @@ func TestHungAgentIsBounded(t *testing.T) {
 	s := newClusterSimulator(subject.Topology, subject.Cluster)
 	s.hangs["k8s-w0"] = true
 	start := time.Now()
-	r := runServices(context.Background(), subject, bounded{s, 100 * time.Millisecond}, Selection{})
+	r := runServices(context.Background(), subject, bounded{s, 100 * time.Millisecond, Subject{}.patient}, Selection{})
 	if took := time.Since(start); took > 3*time.Second {
 		t.Errorf("it took %s", took)
 	}

@@ -39,7 +39,7 @@ func (v *verification) traces(node string) (targets []api.TraceTarget, flows []i
 		if f.from.node == node && traced(f) {
 			flows = append(flows, i)
 			targets = append(targets, api.TraceTarget{
-				To: f.to.address, MaxHops: maxHops, Timeout: hopTimeout, Tries: hopTries, Size: v.largestMTU(),
+				To: f.to.address, MaxHops: maxHops, Timeout: v.patient(hopTimeout), Tries: hopTries, Size: v.largestMTU(),
 			})
 		}
 	}

@@ -2,6 +2,10 @@ package lab
 
 import (
 	"context"
+	"sync"
+	"time"
+
+	"github.com/native-routing/labctl/agent/api"
 
 	"github.com/native-routing/labctl/labctl/check"
 )
@@ -23,9 +27,42 @@ func (l *Lab) Verify(ctx context.Context, selection check.Selection) (check.Repo
 	}
 	agents := l.agents()
 	defer agents.Close()
+	patience := l.slowness(ctx, agents, staged.Nodes.Names())
 	report := check.RunAll(ctx, check.Subject{
 		Topology: staged, Stage: saved.Stage, Exceptions: saved.Topology.Exceptions(saved.Stage), Uplinks: saved.Uplinks,
-		Cluster: cluster, Say: l.Say,
+		Cluster: cluster, Patience: patience, Say: l.Say,
 	}, prober{agents}, selection)
 	return report, ctx.Err()
+}
+
+// briskAnswer is the most that an agent on a machine of its own takes to say its
+// version when nothing is amiss: what takes longer is emulated, or busy.
+const briskAnswer = 2 * time.Millisecond
+
+// slowness is how many times as long as a namespace the slowest of the nodes
+// takes, as far as their agents answer.
+func (l *Lab) slowness(ctx context.Context, agents *agents, nodes []string) int {
+	if !l.ownKernels() {
+		return 1
+	}
+	var mu sync.Mutex
+	var slowest time.Duration
+	var all sync.WaitGroup
+	for _, node := range nodes {
+		all.Go(func() {
+			var took time.Duration
+			for range 2 { // the first one opens the connection
+				start := time.Now()
+				if _, err := call(ctx, agents, node, api.GetVersion, api.None{}); err != nil {
+					return // the checks will tell
+				}
+				took = time.Since(start)
+			}
+			mu.Lock()
+			slowest = max(slowest, took)
+			mu.Unlock()
+		})
+	}
+	all.Wait()
+	return int(min(max(slowest/briskAnswer, 1), ownKernel))
 }

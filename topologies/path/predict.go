@@ -70,7 +70,11 @@ func (n *Node) addUplink(u topo.Uplink) {
 	def.To, def.Scope = netip.PrefixFrom(netip.IPv4Unspecified(), 0), "global"
 	def.NextHops = []NextHop{{Via: u.Gateway, Device: u.Interface}}
 	n.Routes = append(n.Routes, def)
-	for _, a := range []netip.Addr{u.Gateway, u.DNS} {
+	hosts := []netip.Addr{u.Gateway}
+	if u.DNS.IsValid() && u.DNS != u.Gateway {
+		hosts = append(hosts, u.DNS)
+	}
+	for _, a := range hosts {
 		host := dhcp
 		host.To, host.Scope = netip.PrefixFrom(a, a.BitLen()), "link"
 		host.NextHops = []NextHop{{Device: u.Interface}}
