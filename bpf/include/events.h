@@ -91,7 +91,7 @@ INLINE void tell_ends(struct __sk_buff *ctx, struct event *event, __be32 source)
 __noinline int tell(struct __sk_buff *ctx, __be32 source, __u32 headline)
 {
 	struct sender sender = { .ifindex = ctx->ifindex };
-	__u32 captured = ctx->len;
+	__u32 captured = ctx->len, but_one;
 	struct event *event;
 
 	/* A false source tells nothing of who sent it; his device does. */
@@ -118,8 +118,11 @@ __noinline int tell(struct __sk_buff *ctx, __be32 source, __u32 headline)
 		captured = EVENT_HEAD;
 	event->captured = 0;
 	__builtin_memset(event->head, 0, sizeof(event->head));
-	if (captured >= 1 && captured <= EVENT_HEAD && /* the verifier wants both said */
-	    !bpf_skb_load_bytes(ctx, 0, event->head, captured))
+	/* The verifier wants to see that it is not 0. That of Linux 6.1 does not learn
+	 * it from a comparison with 0, so the compiler is not to make one of this. */
+	but_one = captured - 1;
+	asm volatile("" : "+r"(but_one));
+	if (but_one < EVENT_HEAD && !bpf_skb_load_bytes(ctx, 0, event->head, but_one + 1))
 		event->captured = captured;
 	bpf_ringbuf_submit(event, 0);
 	return 0;

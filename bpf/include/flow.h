@@ -337,17 +337,18 @@ INLINE int flow_enter_full(const struct flow_key *client, const struct flow *flo
 __noinline int flow_enter_at(const struct tuple *tuple, const struct flow *flow, bool vacant)
 {
 	struct flow_key key;
-	struct flow *there;
+	struct flow *there, held;
 
 	if (!tuple || !flow)
 		return DROP(INVALID);
+	held = *flow; /* Linux 6.1 lets no map take its value from a function's argument */
 	flow_key(&key, tuple->saddr, tuple->sport, tuple->proto);
 	there = vacant ? NULL : bpf_map_lookup_elem(&flows, &key);
-	if (there && !flow_is_over(there, key.proto, flow->seen) &&
-	    !flow_is(there, flow->frontend, flow->frontend_port, SIDE_FRONTEND)) {
-		return flow_enter_full(&key, flow);
+	if (there && !flow_is_over(there, key.proto, held.seen) &&
+	    !flow_is(there, held.frontend, held.frontend_port, SIDE_FRONTEND)) {
+		return flow_enter_full(&key, &held);
 	}
-	if (bpf_map_update_elem(&flows, &key, flow, BPF_ANY))
+	if (bpf_map_update_elem(&flows, &key, &held, BPF_ANY))
 		return DROP(FLOW_FULL);
 	flow_changed(tuple->saddr, tuple->sport, tuple->proto);
 	return 0;

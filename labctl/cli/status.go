@@ -72,6 +72,9 @@ func (a *app) writeStatus(w io.Writer, r lab.StatusReport) error {
 		return err
 	}
 	writeDatapath(w, r.Nodes)
+	if err := writeBGP(w, r.Nodes); err != nil {
+		return err
+	}
 	for _, n := range r.Nodes {
 		a.writeTrouble(w, n)
 	}

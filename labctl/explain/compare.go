@@ -44,14 +44,12 @@ func Compare(p lang.Printer, way Way, seen ladder.Ladder) string {
 	return ""
 }
 
-// sighted are the places and devices of a leg as it was seen: the packet
-// itself, and not one around it.
+// sighted are the places and devices of a leg as it was seen.
 func sighted(rungs []ladder.Rung) []Sighting {
 	var list []Sighting
 	for _, r := range rungs {
-		s := Sighting{Place{r.Node, r.Pod}, r.Device, r.Outgoing}
-		if r.Device != "lo" && r.Tunnel == nil {
-			list = append(list, s)
+		if r.Device != "lo" {
+			list = append(list, Sighting{Place{r.Node, r.Pod}, r.Device, r.Outgoing, r.Tunnel != nil})
 		}
 	}
 	return list

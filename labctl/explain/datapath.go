@@ -16,6 +16,12 @@ func attached(n *Node, device string) bool {
 	return n.Datapath != nil && slices.Contains(n.Datapath.Devices, device)
 }
 
+// isTunnel says whether a device is the overlay's, which the datapath sees too.
+func isTunnel(n *Node, device string) bool {
+	l := link(&n.Space, device)
+	return n.Datapath != nil && l != nil && l.Kind == "vxlan"
+}
+
 // frontend finds the service that an address and a port belong to. From outside
 // of the cluster only what is routable counts.
 func (n *Node) frontend(a netip.Addr, p Packet, inCluster bool) *api.Frontend {
@@ -144,7 +150,7 @@ func (t *walk) datapathTakes(at Place, in string) bool {
 		}
 		return t.toLocalPod(at, n)
 	}
-	if !attached(n, in) {
+	if !attached(n, in) && !isTunnel(n, in) || t.outer != nil {
 		return false
 	}
 	if t.reply() {
@@ -268,7 +274,7 @@ func (t *walk) fromPod(at Place, out *api.Link, target netip.Addr) {
 // of a node: it may take the device's address.
 func (t *walk) datapathSends(at Place, s *api.Space, out *api.Link) {
 	n := t.w.node(at.Node)
-	if !attached(n, out.Name) {
+	if !attached(n, out.Name) || t.outer != nil {
 		return
 	}
 	if t.reply() {

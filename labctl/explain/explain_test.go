@@ -153,18 +153,18 @@ func shipped(t *testing.T, stage string) *World {
 		t.Fatal(err)
 	}
 	w := &World{}
-	for _, name := range []string{"baseline", "static-routes"} {
+	for _, name := range whole.Stages.Names() {
 		staged, err := whole.Stage(name)
 		if err != nil {
 			t.Fatal(err)
 		}
 		lab := path.Predict(staged, nil)
 		if name != stage {
-			w.Stages = append(w.Stages, Stage{name, lab})
+			w.Stages = append(w.Stages, Stage{name, lab, staged.Cluster.Masquerade})
 			continue
 		}
 		w.Planned, w.Wires = lab, lab.Wires
-		w.Cluster = api.Cluster{ServiceCIDR: staged.Cluster.ServiceCIDR, NativeCIDR: staged.Cluster.NativeRoutingCIDR, Masquerade: true}
+		w.Cluster = api.Cluster{ServiceCIDR: staged.Cluster.ServiceCIDR, NativeCIDR: staged.Cluster.NativeRoutingCIDR, Masquerade: staged.Cluster.Masquerade}
 		for name, n := range staged.Nodes.All() {
 			if gateway, ok := n.PodGateway(); ok {
 				_, primary, _ := n.Primary()

@@ -278,7 +278,7 @@ func (ns *namespace) see(name string, identifier uint16) []echoSeen {
 		if err != nil || link.Attrs().Name == "lo" {
 			continue
 		}
-		seen = append(seen, echoSeen{Sighting{Place{Node: name}, link.Attrs().Name, ll.Pkttype == unix.PACKET_OUTGOING}, int(p[8]), icmp[0] == 0})
+		seen = append(seen, echoSeen{Sighting{Place{Node: name}, link.Attrs().Name, ll.Pkttype == unix.PACKET_OUTGOING, false}, int(p[8]), icmp[0] == 0})
 	}
 }
 

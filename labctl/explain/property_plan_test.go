@@ -247,7 +247,7 @@ func (p *plan) drawFault(r *rand.Rand) fault {
 	case 2:
 		return sysctl("net/ipv4/conf/"+i.name+"/forwarding", "0")
 	case 3, 18, 19:
-		return p.everywhere(pick(r, []string{"1", "1", "2"}))
+		return p.everywhere(r, pick(r, []string{"1", "1", "2"}))
 	case 4, 5, 6:
 		return fault{n.name + ": route " + route.String(), func(net *network) error { return net.nodes[n.name].route(route) }}
 	case 7:
@@ -273,8 +273,12 @@ func (p *plan) drawFault(r *rand.Rand) fault {
 }
 
 // everywhere is a reverse path filter on all nodes, which most asymmetric ways meet.
-func (p *plan) everywhere(value string) fault {
-	return fault{"all: rp_filter=" + value, func(net *network) error {
+func (p *plan) everywhere(r *rand.Rand, value string) fault {
+	at, odd := r.IntN(len(p.nodes)), routeLine{to: prefixf("10.%d.0.%s/32", 1+r.IntN(p.networks), strings.TrimPrefix(p.from, "n"))}
+	odd.to = netip.PrefixFrom(odd.to.Addr().Next(), 32)
+	odd.via = []netip.Addr{p.anyGateway(r, at)}
+	return fault{fmt.Sprintf("all: rp_filter=%s; %s: route %s", value, p.nodes[at].name, odd), func(net *network) error {
+		_ = net.nodes[p.nodes[at].name].route(odd)
 		for _, ns := range net.nodes {
 			ns.sysctl("net/ipv4/conf/all/rp_filter", value)
 		}

@@ -5,6 +5,8 @@ type Sighting struct {
 	Place
 	Device   string `json:"device"`
 	Outgoing bool   `json:"outgoing"`
+	// Inside says that it is inside of another packet there.
+	Inside bool `json:"inside,omitempty"`
 }
 
 // sightings are where captures must see the packet. What the eBPF datapath hands
@@ -14,10 +16,10 @@ func (p *Path) sightings() []Sighting {
 	for i, h := range p.Hops {
 		last := i == len(p.Hops)-1
 		if h.In != "" && (!last || p.entered()) {
-			seen = append(seen, Sighting{h.Place, h.In, false})
+			seen = append(seen, Sighting{h.Place, h.In, false, h.Outer != nil})
 		}
 		if h.Out != "" && !h.Direct && (!last || p.left()) {
-			seen = append(seen, Sighting{h.Place, h.Out, true})
+			seen = append(seen, Sighting{h.Place, h.Out, true, h.Outer != nil})
 		}
 	}
 	return seen

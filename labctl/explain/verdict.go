@@ -24,6 +24,8 @@ type Finding struct {
 	Answered bool `json:"answered,omitempty"`
 
 	mends []mend
+	// unplanned says that a route is missing which the present stage does not have.
+	unplanned bool
 }
 
 // Verdict is what becomes of the packet, and what would mend it.
@@ -70,10 +72,7 @@ func Judge(p lang.Printer, w *World, q Question, ways []Way) Verdict {
 	v.Findings = causes(p, w, q, lost, &ways[lost])
 	v.others(p, w, q, lost, ways)
 	for _, s := range w.Stages {
-		if all(w.clone(), q, v.Ways) {
-			break // by the tables it would arrive: no stage changes what loses it
-		}
-		if all(w.in(s), q, v.Ways) {
+		if v.Findings[0].unplanned && all(w.in(s), q, v.Ways) {
 			v.Stages = append(v.Stages, s.Name)
 		}
 	}
@@ -133,6 +132,9 @@ func find(p lang.Printer, w *World, q Question, choice int, way *Way) Finding {
 	f := Finding{Cause: e.Cause, Leg: leg.Leg, Place: e.Place, Device: e.Device, Answered: e.Answered}
 	f.Reason = reason(p, w, leg, to)
 	f.mends = mends(w, leg, to)
+	if _, planned := plannedRoute(w, e.Place, to); !planned && e.Pod == "" {
+		f.unplanned = e.Cause == NoRoute || e.Cause == DefaultRoute
+	}
 	for _, m := range f.mends {
 		f.Cures = append(f.Cures, m.command)
 	}
@@ -270,6 +272,11 @@ func (w *World) in(s Stage) *World {
 	for _, n := range s.Lab.Nodes {
 		now, _ := w.Planned.Node(n.Name)
 		c.edit(Place{Node: n.Name}, func(space *api.Space) {
+			for _, l := range n.Links { // the devices that its agent makes
+				if link(space, l.Name) == nil {
+					space.Links = append(space.Links, api.Link{Name: l.Name, Kind: l.Kind, MTU: l.MTU, Up: true, Carrier: true, Forwarding: true, Addresses: l.Addresses})
+				}
+			}
 			for _, r := range now.Routes {
 				if !hasRoute(n.Routes, r) {
 					dropRoute(space, fromPlan(r))
@@ -282,7 +289,7 @@ func (w *World) in(s Stage) *World {
 			}
 		})
 	}
-	c.Planned = s.Lab
+	c.Planned, c.Cluster.Masquerade = s.Lab, s.Masquerade
 	return c
 }
 

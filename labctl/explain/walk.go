@@ -31,7 +31,7 @@ type walk struct {
 	made    string // what the datapath did with a frontend
 	stale   *End   // where connection tracking leads to a backend that is gone
 	rule    string // the firewall rule that translates now
-	outer   bool   // what is followed is a tunnel's packet, not the one that was asked for
+	outer   *Outer // the tunnel's packet that is followed, and not the one that was asked for
 }
 
 // visit is a packet that came in somewhere, to know it again.
@@ -120,7 +120,7 @@ func (t *walk) query(in string) api.PathQuery {
 
 // enterHop adds a hop to the path.
 func (t *walk) enterHop(at Place, in string) {
-	t.path.Hops = append(t.path.Hops, Hop{Place: at, In: in})
+	t.path.Hops = append(t.path.Hops, Hop{Place: at, In: in, Outer: t.outer})
 	t.stamp()
 	if !t.reply() {
 		t.tracked = append(t.tracked, at)
@@ -336,7 +336,7 @@ func (t *walk) deliver(at Place, s *api.Space, in string) {
 		return
 	}
 	switch {
-	case t.outer:
+	case t.outer != nil:
 		t.path.End = End{Arrived: true, Place: at, Device: in}
 	case t.packet.Protocol == ICMP && !t.reply() && s.Sysctls[api.SysctlIgnoreEcho] == "1":
 		t.end(EchoIgnored, nil)

@@ -100,7 +100,8 @@ type Hop struct {
 	// it is less than MTU: it sends no larger packet of others than the probe.
 	Learnt int `json:"learntMTU,omitempty"`
 
-	// Outer is there where the packet leaves inside of another.
+	// Outer is there where the packet is inside of another, which is what is
+	// routed, and whose addresses From and To are.
 	Outer *Outer `json:"outer,omitempty"`
 
 	looked bool // a FIB was asked, whether it had a route or not

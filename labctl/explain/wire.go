@@ -218,25 +218,10 @@ func (t *walk) throughTunnel(at Place, s *api.Space, out *api.Link, target netip
 	}
 	const overhead = 50 // an IPv4 header, UDP, VXLAN, and the frame's own header
 	inner, innerTTL := t.packet, t.ttl
-	hop := t.path.here()
-	hop.Outer = &Outer{To: peer.Address}
-	at0 := len(t.path.Hops) - 1
-	t.packet = Packet{From: netip.Addr{}, To: peer.Address, Protocol: UDP, Port: vxlanPort, Size: inner.Size + overhead}
-	t.ttl = usualTTL
-	q := t.query("")
-	d, answered := t.ask(at, q)
-	if !answered {
-		return
-	}
-	if d.Error != "" {
-		t.refused(at, s, q, d)
-		return
-	}
-	t.packet.From = d.Source
-	t.path.Hops[at0].Outer.From = d.Source
-	t.outer = true
-	t.leave(at, s, d)
-	t.outer = false
+	t.packet = Packet{To: peer.Address, Protocol: UDP, Port: vxlanPort, Size: inner.Size + overhead}
+	t.ttl, t.outer = usualTTL, &Outer{To: peer.Address}
+	t.carry(at, s)
+	t.outer = nil
 	if !t.path.End.Arrived {
 		return
 	}
@@ -244,6 +229,25 @@ func (t *walk) throughTunnel(at Place, s *api.Space, out *api.Link, target netip
 	t.path.End = End{}
 	t.packet, t.ttl = inner, innerTTL
 	t.comesOut(end, out.Name)
+}
+
+// carry sends the outer packet, which is the node's own.
+func (t *walk) carry(at Place, s *api.Space) {
+	t.enterHop(at, "")
+	q := t.query("")
+	d, answered := t.ask(at, q)
+	if !answered {
+		return
+	}
+	t.explainRoute(s, q, d)
+	if d.Error != "" {
+		t.refused(at, s, q, d)
+		return
+	}
+	t.packet.From, t.outer.From = d.Source, d.Source
+	if !t.filtered(at, s, "output", "", d.Device) {
+		t.leave(at, s, d)
+	}
 }
 
 const vxlanPort = 8472

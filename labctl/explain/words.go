@@ -10,12 +10,15 @@ import (
 // lostSentence is the verdict of ways of which at least one is lost.
 func (v *Verdict) lostSentence(p lang.Printer) string {
 	f := v.Findings[0]
-	cures := f.Cures
+	var cures []string
 	for _, s := range v.Stages {
-		cures = append([]string{"labctl stage " + s}, cures...)
+		cures = append(cures, "labctl stage "+s)
 	}
+	cures = append(cures, f.Cures...)
 	said := ""
 	switch {
+	case v.Lost < v.Ways && v.Lost == 1 && f.Leg == Reply:
+		said = p.Sprintf("the reply to one request in %s is lost: %s", number(p, v.Ways), f.Reason)
 	case v.Lost < v.Ways && v.Lost == 1:
 		said = p.Sprintf("one request in %s is lost: %s", number(p, v.Ways), f.Reason)
 	case v.Lost < v.Ways:

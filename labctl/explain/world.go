@@ -39,6 +39,8 @@ type World struct {
 type Stage struct {
 	Name string
 	Lab  path.Lab
+	// Masquerade is whether pods take their node's address beyond the native CIDR.
+	Masquerade bool
 }
 
 // Node is one node's part of a world.
@@ -230,17 +232,4 @@ func (w *World) prefixOf(a netip.Addr) netip.Prefix {
 		}
 	}
 	return netip.PrefixFrom(a, a.BitLen())
-}
-
-// nameOf says whose an address is: a pod's or a node's name, or the address.
-func (w *World) nameOf(a netip.Addr) string {
-	if p, ok := w.holder(a); ok && (p.Pod != "" || bearerOf(w, p, a)) {
-		return p.Name()
-	}
-	return a.String()
-}
-
-func bearerOf(w *World, p Place, a netip.Addr) bool {
-	s := w.space(p)
-	return s != nil && bearer(s, a) != nil
 }

@@ -90,7 +90,7 @@ func (l *Lab) world(ctx context.Context, agents *agents, saved Saved) (*explain.
 		if err != nil {
 			return nil, err
 		}
-		w.Stages = append(w.Stages, explain.Stage{Name: s.Name, Lab: path.Predict(other, saved.Uplinks)})
+		w.Stages = append(w.Stages, explain.Stage{Name: s.Name, Lab: path.Predict(other, saved.Uplinks), Masquerade: other.Cluster.Masquerade})
 	}
 	w.Nodes = make([]explain.Node, len(w.Planned.Nodes))
 	var all sync.WaitGroup

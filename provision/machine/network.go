@@ -68,12 +68,15 @@ func (w want) uplinkApart(u topo.Uplink, s seen) error {
 		return fmt.Errorf("%s has the machine's default route, so it cannot be the lab's (name another device for it in the inventory)", u.Interface)
 	}
 	own := prefixes(w.topology)
-	for what, a := range map[string]netip.Addr{
-		"the address of its uplink " + u.Interface: u.Address.Addr(), "its gateway": u.Gateway, "its name server": u.DNS,
-		"the address that this SSH connection comes from": s.Client,
+	for _, needed := range []struct {
+		what string
+		a    netip.Addr
+	}{
+		{"the address of its uplink " + u.Interface, u.Address.Addr()}, {"its gateway", u.Gateway}, {"its name server", u.DNS},
+		{"the address that this SSH connection comes from", s.Client},
 	} {
-		if a.IsValid() && within(own, netip.PrefixFrom(a, a.BitLen())) {
-			return fmt.Errorf("%s, %s, is one of the lab's networks, and would be cut off (choose other networks)", what, a)
+		if needed.a.IsValid() && within(own, netip.PrefixFrom(needed.a, needed.a.BitLen())) {
+			return fmt.Errorf("%s, %s, lies in one of the lab's networks, and would be cut off (choose other networks)", needed.what, needed.a)
 		}
 	}
 	return nil

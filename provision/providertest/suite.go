@@ -21,6 +21,8 @@ type Subject struct {
 	// Machines says that nodes are real: they run commands and carry packets. A
 	// provider without them passes the other parts only.
 	Machines bool
+	// Restarts says that a service that ended comes back by itself.
+	Restarts bool
 	// Residue returns what is left of a lab anywhere on this machine, also of
 	// mounts and cgroups; nil where there is nothing to look at.
 	Residue func(t *testing.T, lab string) []string

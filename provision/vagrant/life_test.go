@@ -41,11 +41,16 @@ func TestOneVagrantForAllNodes(t *testing.T) {
 		t.Errorf("told: %q", s.told)
 	}
 	// A second time nothing is asked of vagrant, also by another labctl.
-	s.restart("")
+	s.restart(Libvirt)
 	if changes := s.wantUp(study(t)); len(changes) > 0 {
 		t.Errorf("the second time changed %q", changes)
 	}
 	s.wantCalls()
+
+	s.restart(VirtualBox)
+	if _, errs := s.up(t.Context(), study(t)); errs["router"] == nil || !strings.Contains(errs["router"].Error(), "stands on libvirt, not on virtualbox") {
+		t.Errorf("on another provider: %v", errs)
+	}
 }
 
 func TestNodesGoOnBeforeAllAreUp(t *testing.T) {
@@ -114,7 +119,7 @@ func TestHaltedOrRemovedBehindOurBack(t *testing.T) {
 		}
 		return nil
 	}
-	s.restart("")
+	s.restart(Libvirt)
 	s.calls("")
 	s.machines.asked = nil
 	if _, err := s.OpenNode(t.Context(), "study", "router"); !errors.Is(err, ErrHalted) {
@@ -279,7 +284,7 @@ func TestKilledInTheMiddle(t *testing.T) {
 		}
 		return nil
 	}
-	s.restart("")
+	s.restart(Libvirt)
 	if changes := s.wantUp(l); !slices.Contains(changes, "k8s-w0: created VM") {
 		t.Errorf("changes: %q", changes)
 	}

@@ -22,7 +22,7 @@ const oldest = "2.3.2"
 // this machine has for VMs.
 func (p *Provider) Preflight(ctx context.Context, t *topo.Topology) []provision.Finding {
 	provider := p.options.provider(t)
-	if s, err := p.options.paths(t.Metadata.Name).load(); err == nil && p.options.Provider == "" {
+	if s, err := p.options.paths(t.Metadata.Name).load(); err == nil {
 		provider = s.Provider
 	}
 	looks := []func() []provision.Finding{

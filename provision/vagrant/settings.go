@@ -130,9 +130,9 @@ func (p *Provider) prepare(ctx context.Context, t *topo.Topology) (settings, err
 	if err != nil {
 		return s, err
 	}
-	if p.options.Provider != "" && p.options.Provider != s.Provider {
+	if wanted := p.options.provider(t); wanted != s.Provider {
 		return s, fmt.Errorf("lab %s stands on %s, not on %s: take it down first (labctl down --lab %s)",
-			t.Metadata.Name, s.Provider, p.options.Provider, t.Metadata.Name)
+			t.Metadata.Name, s.Provider, wanted, t.Metadata.Name)
 	}
 	v := describe(t, s, p.options.HostOnly, s.Provider == Libvirt && !hasKVM())
 	for _, name := range at.made(s.Provider) {
