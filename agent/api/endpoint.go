@@ -60,6 +60,18 @@ func NewClient(dial func(context.Context) (net.Conn, error)) *Client {
 	}}}
 }
 
+// NewMultiplexedClient returns a client that carries all calls over one
+// connection, by HTTP/2: for an agent to which each connection is dear, as where
+// it takes a session of an SSH connection, of which sshd grants ten.
+func NewMultiplexedClient(dial func(context.Context) (net.Conn, error)) *Client {
+	c := NewClient(dial)
+	transport := c.http.Transport.(*http.Transport)
+	transport.Protocols = new(http.Protocols)
+	transport.Protocols.SetUnencryptedHTTP2(true)
+	transport.MaxConnsPerHost = 1
+	return c
+}
+
 // Close drops the idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 

@@ -73,7 +73,11 @@ func (a *agents) connect(ctx context.Context, name string) (*connection, error) 
 	}
 	socket := path.Join(node.RunDir(), "agent.sock")
 	c.node = node
-	c.client = api.NewClient(func(ctx context.Context) (net.Conn, error) { return node.Dial(ctx, "unix", socket) })
+	dial := func(ctx context.Context) (net.Conn, error) { return node.Dial(ctx, "unix", socket) }
+	c.client = api.NewMultiplexedClient(dial)
+	if a.lab.sharesKernel() {
+		c.client = api.NewClient(dial)
+	}
 	return c, nil
 }
 

@@ -20,10 +20,15 @@ const ownKernel = 8
 // patient is how long to wait for what takes d on a node that shares this
 // machine's kernel.
 func (l *Lab) patient(d time.Duration) time.Duration {
-	if _, shared := l.Provider.(provision.KernelSharer); shared {
+	if l.sharesKernel() {
 		return d
 	}
 	return d * ownKernel
+}
+
+func (l *Lab) sharesKernel() bool {
+	_, shared := l.Provider.(provision.KernelSharer)
+	return shared
 }
 
 // PowerReport is what halt and start did.
