@@ -31,5 +31,6 @@ func (a *app) addLanguage(root *cobra.Command) {
 		a.say = say
 	}
 	root.PersistentFlags().Var(languageFlag{&a.say}, "lang", "speak this language to students: "+strings.Join(lang.Names(), ", ")+" (otherwise the locale's)")
+	root.PersistentFlags().Lookup("lang").DefValue = ""                                                                   // it depends on who asks
 	_ = root.RegisterFlagCompletionFunc("lang", cobra.FixedCompletions(lang.Names(), cobra.ShellCompDirectiveNoFileComp)) // it fails only for a flag that is not there
 }

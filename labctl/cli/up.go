@@ -97,6 +97,7 @@ func (a *app) writeNext(w io.Writer) error {
 	next := ui.NewGrid()
 	next.Indent = "  "
 	next.Row("labctl verify", "prove what works, and see which failures are the lesson")
+	next.Row("labctl lesson", "lessons that walk through a lab, step by step")
 	next.Row("labctl status", "nodes, addresses, agents and what they refuse")
 	next.Row("labctl get pods -o wide", "what runs where")
 	next.Row("labctl ssh NODE", "a shell on a node, or in a pod")

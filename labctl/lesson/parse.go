@@ -57,7 +57,9 @@ func (r *reader) read() *Lesson {
 		return nil
 	}
 	lesson := &Lesson{}
-	r.frontMatter(lesson)
+	if !r.frontMatter(lesson) {
+		return nil
+	}
 	document := markdown().Parse(text.NewReader(r.source))
 	for n := document.FirstChild(); n != nil; n = n.NextSibling() {
 		if heading, ok := n.(*ast.Heading); ok && heading.Level <= 2 {
@@ -78,21 +80,22 @@ func markdown() parser.Parser {
 	return goldmark.New(goldmark.WithParserOptions(parser.WithHeadingAttribute())).Parser()
 }
 
-// frontMatter reads what stands between two lines of three dashes, and cuts it off.
-func (r *reader) frontMatter(lesson *Lesson) {
+// frontMatter reads what stands between two lines of three dashes, and cuts it
+// off; false where it is not there.
+func (r *reader) frontMatter(lesson *Lesson) bool {
 	const fence = "---\n"
 	rest, begins := bytes.CutPrefix(r.source, []byte(fence))
 	front, body, ends := bytes.Cut(rest, []byte("\n"+fence))
 	if !begins || !ends {
 		r.wrong(1, "a lesson begins with --- and title:, topology: and language: up to the next ---")
-		return
+		return false
 	}
 	r.skipped = bytes.Count(r.source[:len(r.source)-len(body)], []byte("\n"))
 	r.source = body
 	var matter map[string]string
 	if err := yaml.Unmarshal(front, &matter); err != nil {
 		r.wrong(1, "front matter: %s", strings.TrimPrefix(strings.Join(strings.Fields(err.Error()), " "), "yaml: "))
-		return
+		return true
 	}
 	lesson.Title, lesson.Topology, lesson.Language = matter["title"], matter["topology"], matter["language"]
 	keys := []string{"title", "topology", "language"}
@@ -106,6 +109,7 @@ func (r *reader) frontMatter(lesson *Lesson) {
 			r.wrong(1, "front matter: there is no key %q; there are %s", key, strings.Join(keys, ", "))
 		}
 	}
+	return true
 }
 
 // line is the place of a node in the file.

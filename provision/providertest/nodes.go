@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"path"
 	"strings"
 	"testing"
@@ -160,10 +161,13 @@ func testRun(t *testing.T, b *bench) {
 func testRunInterrupted(t *testing.T, b *bench) {
 	b.up(b.load())
 	n := b.node("a")
+	// ps sees all processes of this machine where the node shares them, those of
+	// other runs of this test too.
+	long := fmt.Sprintf("sleep 1%08d", rand.IntN(1e8))
 	for _, script := range []string{
-		"sleep 1001",
-		"sleep 1002 & sleep 1002 & wait",
-		"trap '' TERM HUP; sleep 1003 & sleep 1003; sleep 1003",
+		long,
+		long + " & " + long + " & wait",
+		"trap '' TERM HUP; " + long + " & " + long + "; " + long,
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		start := time.Now()
@@ -176,9 +180,8 @@ func testRunInterrupted(t *testing.T, b *bench) {
 			t.Errorf("%s: took %s", script, took)
 		}
 	}
-	// ps sees all processes of this machine where the node shares them.
 	for range 100 {
-		if out := output(t, n, "ps", "-e", "-o", "args"); !strings.Contains(out, "sleep 100") {
+		if out := output(t, n, "ps", "-e", "-o", "args"); !strings.Contains(out, long) {
 			return
 		}
 		time.Sleep(10 * time.Millisecond)
