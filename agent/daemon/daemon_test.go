@@ -17,10 +17,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/native-routing/labctl/agent/api"
 	"github.com/native-routing/labctl/agent/route"
@@ -215,49 +212,6 @@ func TestPanicIsAnswered(t *testing.T) {
 	}
 	if !strings.Contains(log.String(), "TestPanicIsAnswered") {
 		t.Errorf("the log does not say where:\n%s", &log)
-	}
-}
-
-// TestCallsShareAConnection: to a VM each connection is a process at its far end.
-func TestCallsShareAConnection(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	dir := t.TempDir()
-	all := make(chan struct{})
-	var under, dials atomic.Int32
-	d := &daemon{config: Config{RunDir: dir, Log: slog.New(slog.DiscardHandler), Version: func() api.Version {
-		if under.Add(1) == 20 {
-			close(all)
-		}
-		<-all // all are under way at once
-		return api.Version{Version: "shared"}
-	}}}
-	ended := make(chan error, 1)
-	go func() { ended <- d.serve(ctx) }()
-	c := api.NewSharingClient(func(ctx context.Context) (net.Conn, error) {
-		for dials.Add(1); ; time.Sleep(time.Millisecond) {
-			conn, err := new(net.Dialer).DialContext(ctx, "unix", filepath.Join(dir, SocketName))
-			if err == nil || ctx.Err() != nil {
-				return conn, err
-			}
-		}
-	})
-	var calls sync.WaitGroup
-	for range 20 {
-		calls.Go(func() {
-			if v, err := api.GetVersion.Call(ctx, c, api.None{}); err != nil || v.Version != "shared" {
-				t.Errorf("%+v, %v", v, err)
-			}
-		})
-	}
-	calls.Wait()
-	if n := dials.Load(); n != 1 {
-		t.Errorf("%d connections for 20 calls at once", n)
-	}
-	c.Close()
-	cancel()
-	if err := <-ended; err != nil {
-		t.Error(err)
 	}
 }
 
