@@ -1,5 +1,7 @@
 # make up     builds labctl, brings the lab up and shows it verified
-# make test   passes all tests (installs the tools that they compare with, where apt-get is)
+# make test   passes all tests but those on real VMs (installs the tools that they
+#             compare with, where apt-get is)
+# make test-vms   the tests on real VMs: twenty minutes, and all processors
 # make bench  a table of ratios against a floor measured in the same run
 
 GO      ?= go
@@ -10,7 +12,7 @@ ROOTENV := $(if $(ROOT),-exec "sudo -E",)
 
 AGENTS  := agent/embedded/bin/agent-linux-amd64 agent/embedded/bin/agent-linux-arm64
 GOFLAGS_STATIC := -trimpath -ldflags "-s -w -X main.version=$(or $(VERSION),0.1.0-dev)"
-SOURCES := $(shell find agent bpf labctl provision topologies -name '*.go' -o -name '*.yaml' -o -name '*.json' -o -name '*.css' -o -name '*.o' 2>/dev/null) go.mod go.sum
+SOURCES := $(shell find agent bpf labctl provision topologies -name '*.go' -o -name '*.yaml' -o -name '*.json' -o -name '*.css' -o -name '*.o' -o -name '*.md' -o -name '*.sh' -o -name '*.tmpl' 2>/dev/null) go.mod go.sum
 
 VMS := ./labctl/vmtest
 ALL_BUT_VMS = $(filter-out %/labctl/vmtest,$(shell $(GO) list ./...))
@@ -18,7 +20,7 @@ ALL_BUT_VMS = $(filter-out %/labctl/vmtest,$(shell $(GO) list ./...))
 GOTESTSUM   := gotest.tools/gotestsum@v1.13.0
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build up down test race bench lint generate fuzz tools clean
+.PHONY: build up down test test-vms race bench lint generate fuzz tools clean
 .DELETE_ON_ERROR:
 
 build: bin/labctl
@@ -36,12 +38,14 @@ up: build
 down: build
 	$(ROOT) ./bin/labctl down
 
-# -count=1: what passed before says nothing of this kernel and its tools now. The
-# VMs come last and alone: they take all processors for minutes, and others
-# measure time.
+# -count=1: what passed before says nothing of this kernel and its tools now.
 test: tools $(AGENTS)
 	$(GO) run $(GOTESTSUM) --format pkgname --jsonfile bin/test.json -- $(ROOTENV) -count=1 -timeout 20m $(ALL_BUT_VMS)
-	$(GO) run $(GOTESTSUM) --format testname --jsonfile bin/test-vms.json -- $(ROOTENV) -count=1 -timeout 25m $(VMS)
+
+# Apart from the others, some of which measure time: they take all processors.
+test-vms: $(AGENTS)
+	@.ci/tools vms
+	$(GO) run $(GOTESTSUM) --format testname --jsonfile bin/test-vms.json -- $(ROOTENV) -count=1 -timeout 60m $(VMS)
 
 race: tools $(AGENTS)
 	$(GO) run $(GOTESTSUM) --format pkgname -- $(ROOTENV) -race -timeout 30m $(ALL_BUT_VMS)

@@ -37,6 +37,7 @@ lab sysctl net/ipv4/conf/all/rp_filter: in place
 lab sysctl net/ipv4/icmp_ratelimit: in place
 lab link eth0: in place
 lab link eth1: in place
+lab route default via 10.0.2.2: in place
 lab route 192.168.20.0/24 via 192.168.10.200: in place
 lab route 172.20.0.0/16 via 192.168.10.200: in place
 `
@@ -157,7 +158,7 @@ func TestReports(t *testing.T) {
 		{"ip link set eth1 mtu 1400", "eth1", "mtu 1400, not 1500"},
 		{"ip link set eth1 down", "eth1", "down"},
 		{"ip addr del 192.168.10.100/24 dev eth1", "eth1", "address 192.168.10.100/24 is gone"},
-		{"ip addr add 192.168.10.110/24 dev eth1", "eth1", "address 192.168.10.110/24 is not the lab's"},
+		{"ip addr add 192.168.10.110/24 dev eth1", "192.168.10.110/24 dev eth1", "it is not the lab's"},
 		{"ip link del eth0", "eth0", "gone"},
 		{"ip link set void down", "eth0", "no carrier"},
 		{"ip route del 192.168.20.0/24", "192.168.20.0/24 via 192.168.10.200", "gone"},
@@ -170,7 +171,11 @@ func TestReports(t *testing.T) {
 			s := newStudy(t)
 			p := start(t, s.node, t.TempDir(), "")
 			p.settle(studyState())
-			s.node.Run("sh", "-c", test.fault)
+			where := s.node
+			if strings.Contains(test.fault, " void ") { // the other end of eth0
+				where = s.rest
+			}
+			where.Run("sh", "-c", test.fault)
 			p.until(time.Second, "reported", func(s api.Status) bool {
 				o := find(s, api.OwnerLab, test.object)
 				return s.Settled && o.Condition == api.Drifted && o.Reason == test.want

@@ -140,7 +140,7 @@ func TestStorm(t *testing.T) {
 	defer reader.Close()
 	storm := make([]rtnl.Change, 4_000)
 	for i := range storm {
-		storm[i].Route = rtnl.Route{To: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}), 24),
+		storm[i].Route = rtnl.Route{To: netip.PrefixFrom(netip.AddrFrom4([4]byte{11, byte(i >> 8), byte(i), 0}), 24),
 			NextHops: []rtnl.NextHop{{Via: addr("192.168.10.200")}}, Protocol: 186}
 	}
 	written := 0

@@ -182,10 +182,8 @@ func newStudy(t testing.TB) study {
 	s := study{nstest.New(t), nstest.New(t)}
 	s.node.Connect("eth1", s.rest, "port")
 	s.node.IP("addr add 192.168.10.100/24 dev eth1")
-	s.node.IP("link add eth0 type veth peer name void")
+	s.node.Connect("eth0", s.rest, "void")
 	s.node.IP("addr add 10.0.2.15/24 dev eth0")
-	s.node.IP("link set eth0 up")
-	s.node.IP("link set void up")
 	s.node.IP("route add default via 10.0.2.2 dev eth0 proto dhcp src 10.0.2.15 metric 100")
 	s.node.IP("route add 192.168.20.0/24 via 192.168.10.200 proto static")
 	s.node.IP("route add 172.20.0.0/16 via 192.168.10.200 proto static")
@@ -215,13 +213,15 @@ func studyState() api.State {
 			{Name: "net/ipv4/icmp_ratelimit", Value: "0"},
 		},
 		Underlay: api.Underlay{
+			Uplink: "eth0",
 			Links: []api.UnderlayLink{
 				{Name: "eth0", MTU: 1500, Addresses: []netip.Prefix{prefix("10.0.2.15/24")}},
 				{Name: "eth1", MTU: 1500, Addresses: []netip.Prefix{prefix("192.168.10.100/24")}},
 			},
 			Routes: []api.UnderlayRoute{
-				{To: prefix("192.168.20.0/24"), Via: []netip.Addr{addr("192.168.10.200")}},
-				{To: prefix("172.20.0.0/16"), Via: []netip.Addr{addr("192.168.10.200")}},
+				{To: prefix("0.0.0.0/0"), Via: []netip.Addr{addr("10.0.2.2")}, Device: "eth0", Metric: 100},
+				{To: prefix("192.168.20.0/24"), Via: []netip.Addr{addr("192.168.10.200")}, Static: true},
+				{To: prefix("172.20.0.0/16"), Via: []netip.Addr{addr("192.168.10.200")}, Static: true},
 			},
 		},
 	}

@@ -60,17 +60,16 @@ func NewClient(dial func(context.Context) (net.Conn, error)) *Client {
 	}}}
 }
 
-// NewSharingClient is a client whose calls all go by one connection at the same
-// time (HTTP/2). To a VM a connection is a command at its far end, of which an
-// SSH server lets ten run and an emulated processor hardly one.
-func NewSharingClient(dial func(context.Context) (net.Conn, error)) *Client {
-	protocols := new(http.Protocols)
-	protocols.SetUnencryptedHTTP2(true)
-	return &Client{http: &http.Client{Transport: &http.Transport{
-		DialContext:     func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
-		Protocols:       protocols,
-		MaxConnsPerHost: 1,
-	}}}
+// NewMultiplexedClient returns a client that carries all calls over one
+// connection, by HTTP/2: for an agent to which each connection is dear, as where
+// it takes a session of an SSH connection, of which sshd grants ten.
+func NewMultiplexedClient(dial func(context.Context) (net.Conn, error)) *Client {
+	c := NewClient(dial)
+	transport := c.http.Transport.(*http.Transport)
+	transport.Protocols = new(http.Protocols)
+	transport.Protocols.SetUnencryptedHTTP2(true)
+	transport.MaxConnsPerHost = 1
+	return c
 }
 
 // Close drops the idle connections.

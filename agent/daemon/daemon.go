@@ -127,7 +127,7 @@ func (d *daemon) serve(ctx context.Context) error {
 	}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
-	protocols.SetUnencryptedHTTP2(true) // for clients whose connections are dear
+	protocols.SetUnencryptedHTTP2(true) // for callers to whom a connection is dear
 	server := &http.Server{
 		Handler:           d.handler(),
 		Protocols:         protocols,

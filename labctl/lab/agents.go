@@ -74,9 +74,8 @@ func (a *agents) connect(ctx context.Context, name string) (*connection, error) 
 	socket := path.Join(node.RunDir(), "agent.sock")
 	c.node = node
 	dial := func(ctx context.Context) (net.Conn, error) { return node.Dial(ctx, "unix", socket) }
-	if a.lab.ownKernels() {
-		c.client = api.NewSharingClient(dial)
-	} else {
+	c.client = api.NewMultiplexedClient(dial)
+	if a.lab.sharesKernel() {
 		c.client = api.NewClient(dial)
 	}
 	return c, nil

@@ -76,7 +76,7 @@ func (l *Lab) Capture(ctx context.Context, c Capture) (capture.Result, error) {
 // withoutTransport leaves out what carries the capture itself: SSH to the
 // address of a machine's uplink.
 func (l *Lab) withoutTransport(saved Saved, place ladder.Place, wanted filter.Filter) (filter.Filter, error) {
-	if !l.ownKernels() || place.Pod != "" {
+	if l.sharesKernel() || place.Pod != "" {
 		return wanted, nil
 	}
 	transport, err := filter.Parse(fmt.Sprintf("tcp port 22 and host %s", saved.Uplinks.Of(place.Node).Address.Addr()), nil)

@@ -20,16 +20,15 @@ const ownKernel = 8
 // patient is how long to wait for what takes d on a node that shares this
 // machine's kernel.
 func (l *Lab) patient(d time.Duration) time.Duration {
-	if l.ownKernels() {
-		return d * ownKernel
+	if l.sharesKernel() {
+		return d
 	}
-	return d
+	return d * ownKernel
 }
 
-// ownKernels says that the lab's nodes are machines of their own.
-func (l *Lab) ownKernels() bool {
+func (l *Lab) sharesKernel() bool {
 	_, shared := l.Provider.(provision.KernelSharer)
-	return !shared
+	return shared
 }
 
 // PowerReport is what halt and start did.

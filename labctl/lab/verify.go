@@ -41,7 +41,7 @@ const briskAnswer = 2 * time.Millisecond
 // slowness is how many times as long as a namespace the slowest of the nodes
 // takes, as far as their agents answer.
 func (l *Lab) slowness(ctx context.Context, agents *agents, nodes []string) int {
-	if !l.ownKernels() {
+	if l.sharesKernel() {
 		return 1
 	}
 	var mu sync.Mutex

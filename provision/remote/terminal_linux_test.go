@@ -36,9 +36,9 @@ func TestInteractive(t *testing.T) {
 	result := make(chan error, 1)
 	go func() {
 		result <- c.Run(t.Context(), provision.Command{
-			Argv: []string{"sh", "-c", `echo "size $(stty size) $TERM"
-				trap 'echo "now $(stty size)"' WINCH
+			Argv: []string{"sh", "-c", `trap 'echo "now $(stty size)"' WINCH
 				trap 'echo interrupted; exit 7' INT
+				echo "size $(stty size) $TERM"
 				while :; do sleep 0.05; done`},
 			Interactive: true, Stdin: terminal, Stdout: terminal, Stderr: terminal,
 		})
