@@ -102,6 +102,24 @@ router eth0  Out IP 192.168.10.100 > 172.20.2.7: ICMP echo request, id 5, seq 1,
 	}
 }
 
+// shared is a buffer that is read while another process writes.
+type shared struct {
+	mu     sync.Mutex
+	buffer bytes.Buffer
+}
+
+func (s *shared) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.buffer.Write(p)
+}
+
+func (s *shared) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.buffer.String()
+}
+
 // What follows the node's name is what tcpdump writes on the same node.
 func TestLinesAreThoseOfTcpdumpOnAny(t *testing.T) {
 	const expression = "not ip6"
@@ -110,7 +128,7 @@ func TestLinesAreThoseOfTcpdumpOnAny(t *testing.T) {
 	defer cancel()
 	tcpdump := w.router.Command(ctx, "tcpdump", "-nni", "any", "-t", "-l", "--immediate-mode", expression)
 	tcpdump.Cancel = func() error { return exec.Command("kill", "-INT", fmt.Sprint(tcpdump.Process.Pid)).Run() }
-	var theirs bytes.Buffer
+	var theirs shared
 	tcpdump.Stdout = &theirs
 	errs, err := tcpdump.StderrPipe()
 	if err != nil {
@@ -129,6 +147,9 @@ func TestLinesAreThoseOfTcpdumpOnAny(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	for end := time.Now().Add(10 * time.Second); strings.Count(theirs.String(), "\n") < strings.Count(ours.String(), "\n") && time.Now().Before(end); {
+		time.Sleep(10 * time.Millisecond) // it ends without what it has not read yet
 	}
 	cancel()
 	_, _ = io.Copy(io.Discard, errs)

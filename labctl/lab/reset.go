@@ -154,11 +154,13 @@ func (u *up) drifts(ctx context.Context) ([]Drift, error) {
 	return all, err
 }
 
-// driftsOf are the objects of a node that somebody changed.
+// driftsOf are the objects of a node that somebody changed. A peer that is not
+// heard of is no such object: it follows from one, and is heard of again some
+// seconds after that is mended.
 func driftsOf(node string, status api.Status) []Drift {
 	var found []Drift
 	for _, o := range status.Objects {
-		if o.Condition == api.Drifted {
+		if o.Condition == api.Drifted && o.Kind != "peer" {
 			found = append(found, Drift{Node: node, Object: o.Kind + " " + o.Name, Reason: o.Reason, Cure: o.Cure})
 		}
 	}
