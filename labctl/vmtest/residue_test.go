@@ -53,8 +53,8 @@ func leftOf(t *testing.T, u user) []string {
 	for _, link := range links {
 		add("link", link.Name())
 	}
-	for _, dir := range []string{"data", "run"} {
-		files, err := filepath.Glob(filepath.Join(u.dir, dir, "*"))
+	for _, dir := range []string{filepath.Join(u.dir, "data"), u.runDir()} {
+		files, err := filepath.Glob(filepath.Join(dir, "*"))
 		if err != nil {
 			t.Fatal(err)
 		}

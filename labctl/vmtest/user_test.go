@@ -34,10 +34,13 @@ const (
 // command is labctl, ready to run.
 func (u user) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(u.labctl, args...)
-	cmd.Env = append(os.Environ(), "LABCTL_LAB="+u.lab, "LABCTL_DATA_DIR="+filepath.Join(u.dir, "data"), "LABCTL_RUN_DIR="+filepath.Join(u.dir, "run"))
+	cmd.Env = append(os.Environ(), "LABCTL_LAB="+u.lab, "LABCTL_DATA_DIR="+filepath.Join(u.dir, "data"), "LABCTL_RUN_DIR="+u.runDir())
 	cmd.Dir = u.dir
 	return cmd
 }
+
+// runDir is in the bed's own /run: the paths of sockets are to be short.
+func (u user) runDir() string { return filepath.Join("/run", filepath.Base(u.dir)) }
 
 // try runs labctl and returns what it printed, and its exit code.
 func (u user) try(args ...string) (stdout, stderr string, code int) {

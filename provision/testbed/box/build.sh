@@ -22,14 +22,15 @@ rm -f "$root/etc/apt/apt.conf.d/99mmdebstrap"
 
 # The user that Vagrant speaks to, with a key of this box.
 ssh-keygen -q -t ed25519 -N '' -C labctl-test -f "$out/key"
-chroot "$root" useradd --create-home --shell /bin/bash vagrant
+chroot "$root" useradd --create-home --shell /bin/bash --password '*' vagrant
 install -d -m 700 "$root/home/vagrant/.ssh"
 install -m 600 "$out/key.pub" "$root/home/vagrant/.ssh/authorized_keys"
 chroot "$root" chown -R vagrant:vagrant /home/vagrant/.ssh
-echo 'vagrant ALL=(ALL) NOPASSWD: ALL' >"$root/etc/sudoers.d/vagrant"
-printf 'UseDNS no\nGSSAPIAuthentication no\nX11Forwarding no\n' >"$root/etc/ssh/sshd_config.d/vagrant.conf"
+printf 'Defaults:vagrant !syslog, !pam_session, !use_pty\nvagrant ALL=(ALL) NOPASSWD: ALL\n' >"$root/etc/sudoers.d/vagrant"
+printf 'UsePAM no\nUseDNS no\nLogLevel ERROR\n' >"$root/etc/ssh/sshd_config.d/vagrant.conf"
 
-# eth0 by DHCP; the others are made known by whoever adds them.
+# eth0 by DHCP, with the same address after every boot: Vagrant gives a machine up
+# whose address goes away while it waits. Who adds others makes them known.
 cat >"$root/etc/systemd/network/10-eth0.network" <<'END'
 [Match]
 Name=eth0
@@ -38,6 +39,10 @@ Name=eth0
 DHCP=ipv4
 IPv6AcceptRA=no
 LinkLocalAddressing=no
+
+[DHCPv4]
+ClientIdentifier=mac
+SendRelease=no
 END
 echo testbox >"$root/etc/hostname"
 printf '127.0.0.1 localhost\n127.0.1.1 testbox\n' >"$root/etc/hosts"
