@@ -44,6 +44,7 @@ func TestLab(t *testing.T) {
 		{"AgentKilled", testAgentKilled},
 		{"AgentUpgraded", testAgentUpgraded},
 		{"MachineLost", testMachineLost},
+		{"Conformance", testConformance},
 		{"Down", func(u user) { testDown(u, before) }},
 	} {
 		ok := t.Run(part.name, func(t *testing.T) {
@@ -200,7 +201,7 @@ func testWorkloads(u user) {
 func testParity(u user) {
 	spaces := newUser(u.t, u.labctl, "spaces")
 	defer spaces.must("down")
-	spaces.must("up", spaces.file)
+	spaces.must("up", spaces.file, "--provider", "netns") // whose lab of that name is on VMs
 	report := filepath.Join(spaces.dir, "report.json")
 	if err := os.WriteFile(report, []byte(spaces.must("verify", "-o", "json")), 0o600); err != nil {
 		u.t.Fatal(err)
