@@ -166,8 +166,11 @@ func (k *kernel) queues(u api.Underlay) []api.Object {
 	return found
 }
 
+// ownTable is what labctl calls its table on a machine, of any family.
+const ownTable = "labctl"
+
 // firewall are nftables' tables, those that iptables keeps there included. The
-// lab has none.
+// lab's own is that which keeps its packets from leaving by a machine's uplink.
 func (k *kernel) firewall() []api.Object {
 	if k.netfilter == nil {
 		return nil
@@ -200,7 +203,7 @@ func (k *kernel) firewall() []api.Object {
 				used = binary.BigEndian.Uint32(a.Value) > 0
 			}
 		}
-		if used {
+		if used && name != ownTable {
 			text := families[m[0]] + " " + name
 			found = append(found, added("firewall", "table "+text, "nft delete table "+text))
 		}

@@ -39,20 +39,26 @@ func (u *up) learnUplinks(ctx context.Context) error {
 	if seen == nil {
 		seen = topo.Uplinks{}
 	}
-	for _, name := range u.names() {
+	err := u.each(ctx, func(ctx context.Context, name string) ([]provision.Change, error) {
 		c, err := u.agents.connect(ctx, name)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		uplink, err := c.node.Uplink(ctx)
 		if err != nil {
-			return fmt.Errorf("look at the uplink of %s: %w", name, err)
+			return nil, fmt.Errorf("look at the uplink of %s: %w", name, err)
 		}
+		u.mu.Lock()
+		defer u.mu.Unlock()
 		if uplink == topo.NATUplink() {
 			delete(seen, name)
 		} else {
 			seen[name] = uplink
 		}
+		return nil, nil
+	})
+	if err != nil {
+		return err
 	}
 	if maps.Equal(seen, u.saved.Uplinks) {
 		return nil

@@ -5,14 +5,18 @@ set -f
 umask 022
 
 # put MODE OWNER PATH [CONTENT]: the content is in base64. What is there keeps its
-# label, and never is half written.
+# label, and never is half written. A new file needs no more than its mode.
 put() {
-	directory=${3%/*}
-	[ -d "$directory" ] || mkdir -p "$directory" || return
-	rm -f "$3.labctl-new" || return
-	if [ -f "$3" ]; then cp -a "$3" "$3.labctl-new" || return; fi
-	(umask 077 && printf %s "$4" | base64 -d >"$3.labctl-new") &&
-		chown "$2" "$3.labctl-new" && chmod "$1" "$3.labctl-new" && mv -f "$3.labctl-new" "$3"
+	new=$3.labctl-new
+	[ -d "${3%/*}" ] || mkdir -p "${3%/*}" || return
+	[ ! -e "$new" ] || rm -f "$new" || return
+	case $1 in 644) mask=022 ;; *) mask=077 ;; esac
+	fresh=yes
+	if [ -f "$3" ]; then fresh= && cp -a "$3" "$new" || return; fi
+	(umask $mask && printf %s "$4" | base64 -d >"$new") || return
+	[ "$fresh$2" = yes0:0 ] || chown "$2" "$new" || return
+	case $fresh$1 in yes644 | yes600) ;; *) chmod "$1" "$new" || return ;; esac
+	mv -f "$new" "$3"
 }
 
 # claim PATH CONTENT: makes the file where there is none; of two who try one fails.

@@ -131,8 +131,7 @@ func (t *todo) unit(w want, s seen, name, text string, wanted bool) {
 	switch {
 	case wanted:
 		if t.keep(s, w.name, path, text) || !enabled {
-			t.do("run", "systemctl", "daemon-reload")
-			t.do("run", "systemctl", "--quiet", "enable", name)
+			t.do("run", "systemctl", "--quiet", "enable", name) // has systemd read it, too
 		}
 	case enabled:
 		t.do("run", "systemctl", "--quiet", "disable", name)

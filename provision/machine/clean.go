@@ -20,7 +20,7 @@ func (m *Machines) Clean(ctx context.Context, lab, node string, access Access) (
 	if err != nil {
 		return nil, err
 	}
-	s, err := look(ctx, h, access.user())
+	s, err := look(ctx, h, access.user(), lookAll)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", node, err)
 	}

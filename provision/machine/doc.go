@@ -85,14 +85,20 @@ const (
 	silenceFile    = dir + "/uplink.nft"
 )
 
-// lookedAt are the files that a look brings along, as patterns.
+// lookedAt are the files that a whole look brings along, as patterns. The mark
+// comes with every look.
 func lookedAt() []string {
-	return []string{
-		markFile, foundFile, madeFile, triedFile, batchFile, silenceFile, hostsFile, hostnameFile, protocolsFile, sysctlFile,
-		sshConfigFile, knownFile, networkdPrefix + "*", networkdConf, managerConf, path.Join(unitDir, unitPrefix) + "*",
-		path.Join(wantsDir, unitPrefix) + "*",
-		"/etc/ssh/ssh_host_*_key.pub", "/root/.ssh/labctl_ed25519", "/etc/resolv.conf", "/run/systemd/resolve/resolv.conf",
-	}
+	return append(resolverFiles(),
+		foundFile, madeFile, triedFile, batchFile, silenceFile, hostsFile, hostnameFile, protocolsFile, sysctlFile,
+		sshConfigFile, knownFile, networkdPrefix+"*", networkdConf, managerConf, path.Join(unitDir, unitPrefix)+"*",
+		path.Join(wantsDir, unitPrefix)+"*",
+		"/etc/ssh/ssh_host_*_key.pub", "/root/.ssh/labctl_ed25519")
+}
+
+// resolverFiles name the machine's name server: the first where systemd-resolved
+// stands before it.
+func resolverFiles() []string {
+	return []string{"/run/systemd/resolve/resolv.conf", "/etc/resolv.conf"}
 }
 
 // labDir is where what is kept of a lab lies on the machine that labctl runs on.

@@ -4,13 +4,14 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"crypto/rand"
 	_ "embed"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -97,14 +98,32 @@ func (l link) ipv4() []netip.Prefix {
 	return all
 }
 
-// look looks at all of a machine.
-func look(ctx context.Context, h host, user string) (seen, error) {
+// depth is how far a look goes: what is not wanted need not be waited for.
+type depth string
+
+const (
+	// lookOwner is whose node the machine is, and where what is the lab's lies there.
+	lookOwner depth = "owner"
+	// lookUplink is what the uplink is made out from, too.
+	lookUplink depth = "uplink"
+	lookAll    depth = "all"
+)
+
+// look looks at a machine.
+func look(ctx context.Context, h host, user string, how depth) (seen, error) {
+	mark := rand.Text()
+	argv := []string{"sh", "-c", lookScript, "sh", string(how), mark, markFile, user}
+	switch how {
+	case lookUplink:
+		argv = append(argv, resolverFiles()...)
+	case lookAll:
+		argv = append(argv, lookedAt()...)
+	}
 	var out bytes.Buffer
-	argv := append([]string{"sh", "-c", lookScript, "sh", user}, lookedAt()...)
 	if err := runWithErrors(ctx, h, provision.Command{Argv: argv, Stdout: &out}); err != nil {
 		return seen{}, fmt.Errorf("look at the machine: %w", err)
 	}
-	s, err := parseSeen(out.String())
+	s, err := parseSeen(out.Bytes(), mark)
 	if err != nil {
 		return seen{}, fmt.Errorf("look at the machine: %w", err)
 	}
@@ -129,13 +148,27 @@ const maxSaid = 600
 
 var errLook = errors.New("its answer is cut short or garbled")
 
-// parseSeen reads what look.sh prints. A login shell may say something first.
-func parseSeen(text string) (seen, error) {
+// parseSeen reads what look.sh prints, whose texts end with the mark. A login
+// shell may say something first.
+func parseSeen(printed []byte, mark string) (seen, error) {
 	s := seen{Managers: map[string]bool{}, Places: map[string]bool{}, Commands: map[string]bool{}, Sysctls: map[string]string{}, Files: map[string]file{}}
 	ended := false
-	for line := range strings.Lines(text) {
-		word, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "\t")
-		if err := s.take(word, value); err != nil {
+	for len(printed) > 0 {
+		var line []byte
+		line, printed, _ = bytes.Cut(printed, []byte("\n"))
+		word, value, fact := strings.Cut(string(line), "\t")
+		var err error
+		switch {
+		case fact:
+			err = s.take(word, value)
+		case isText(word):
+			text, rest, whole := bytes.Cut(printed, []byte("\n"+mark+"\n"))
+			if !whole {
+				return s, errLook
+			}
+			printed, err = rest, s.takeText(word, text)
+		}
+		if err != nil {
 			return s, fmt.Errorf("%s: %w: %w", word, errLook, err)
 		}
 		ended = word == "end"
@@ -144,6 +177,10 @@ func parseSeen(text string) (seen, error) {
 		return s, errLook
 	}
 	return s, nil
+}
+
+func isText(word string) bool {
+	return slices.Contains([]string{"links", "routes", "ruleset", "sysctls", "files"}, word)
 }
 
 func (s *seen) take(word, value string) error {
@@ -178,12 +215,8 @@ func (s *seen) take(word, value string) error {
 		return s.takeAccount(value)
 	case "connection":
 		return s.takeConnection(value)
-	case "links", "routes", "ruleset", "sysctls", "files":
-		data, err := base64.StdEncoding.DecodeString(value)
-		if err != nil {
-			return err
-		}
-		return s.takeText(word, data)
+	case "owner":
+		s.Files[markFile] = file{plainMode, s.Files[markFile].Content + value + "\n"}
 	}
 	return nil
 }

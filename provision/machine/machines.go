@@ -144,7 +144,7 @@ func (m *Machines) Ensure(ctx context.Context, t *topo.Topology, node string, ac
 		return nil, err
 	}
 	m.tell(node, "connect")
-	h, s, err := m.see(ctx, w.lab, node, access)
+	h, s, err := m.see(ctx, w.lab, node, access, lookAll)
 	if err != nil {
 		return nil, err
 	}
@@ -168,12 +168,12 @@ func (m *Machines) want(t *topo.Topology, node string, access Access) (want, err
 }
 
 // see looks at a machine, and refuses one that cannot be the node or is another's.
-func (m *Machines) see(ctx context.Context, lab, node string, access Access) (host, seen, error) {
+func (m *Machines) see(ctx context.Context, lab, node string, access Access, how depth) (host, seen, error) {
 	h, err := m.host(lab, node, access)
 	if err != nil {
 		return nil, seen{}, err
 	}
-	s, err := look(ctx, h, access.user())
+	s, err := look(ctx, h, access.user(), how)
 	if err == nil {
 		err = s.fit()
 	}
@@ -214,7 +214,7 @@ func (m *Machines) carryOut(ctx context.Context, h host, w want, s seen, phases 
 			continue
 		}
 		before := s
-		if s, err = look(ctx, h, w.access.user()); err != nil {
+		if s, err = look(ctx, h, w.access.user(), lookAll); err != nil {
 			return changes, fmt.Errorf("%s: %w", p.name, err)
 		}
 		changes = append(changes, installed(w.name, before, s)...)
@@ -231,12 +231,12 @@ func (m *Machines) carryOut(ctx context.Context, h host, w want, s seen, phases 
 func (m *Machines) EnsureLinks(ctx context.Context, t *topo.Topology, accesses map[string]Access) ([]provision.Change, error) {
 	names := t.Nodes.Names()
 	hosts := make([]host, len(names))
-	all := make([]seen, len(names))
+	looks := make([]seen, len(names))
 	err := each(names, func(i int, node string) (err error) {
-		if hosts[i], all[i], err = m.see(ctx, t.Metadata.Name, node, accesses[node]); err != nil {
+		if hosts[i], looks[i], err = m.see(ctx, t.Metadata.Name, node, accesses[node], lookAll); err != nil {
 			return err
 		}
-		if _, _, made := all[i].owner(); !made {
+		if _, _, made := looks[i].owner(); !made {
 			return fmt.Errorf("%s: %w in lab %s (labctl up makes it)", node, provision.ErrNotFound, t.Metadata.Name)
 		}
 		return nil
@@ -246,7 +246,7 @@ func (m *Machines) EnsureLinks(ctx context.Context, t *topo.Topology, accesses m
 	}
 	hostKeys := map[string][]string{}
 	for i, node := range names {
-		hostKeys[node] = all[i].hostKeys()
+		hostKeys[node] = looks[i].hostKeys()
 	}
 	changes := make([][]provision.Change, len(names))
 	err = each(names, func(i int, node string) error {
@@ -255,7 +255,7 @@ func (m *Machines) EnsureLinks(ctx context.Context, t *topo.Topology, accesses m
 			return err
 		}
 		w.hostKeys = hostKeys
-		changes[i], err = m.carryOut(ctx, hosts[i], w, all[i], []phase{{"network", planNetwork}, {"known hosts", planKnown}})
+		changes[i], err = m.carryOut(ctx, hosts[i], w, looks[i], []phase{{"network", planNetwork}, {"known hosts", planKnown}})
 		if err != nil {
 			return fmt.Errorf("%s: %w", node, err)
 		}
@@ -294,7 +294,7 @@ type State struct {
 // Look says how a machine stands, and changes nothing on it. [ErrUnfit] and
 // [ErrForeign] are machines that cannot be the node.
 func (m *Machines) Look(ctx context.Context, lab, node string, access Access) (State, error) {
-	_, s, err := m.see(ctx, lab, node, access)
+	_, s, err := m.see(ctx, lab, node, access, lookAll)
 	if err != nil {
 		return State{}, err
 	}

@@ -25,7 +25,7 @@ var _ provision.Node = (*Node)(nil)
 // Open opens a machine that was made into the node: provision.ErrNotFound where it
 // was not, [ErrForeign] where it is another's.
 func (m *Machines) Open(ctx context.Context, lab, node string, access Access) (provision.Node, error) {
-	h, s, err := m.see(ctx, lab, node, access)
+	h, s, err := m.see(ctx, lab, node, access, lookOwner)
 	if err != nil {
 		return nil, err
 	}
@@ -91,7 +91,7 @@ func (n *Node) Dial(ctx context.Context, network, address string) (net.Conn, err
 // Uplink returns the interface of the machine's default route, as it stands now;
 // where there is none, the one by which SSH reaches it.
 func (n *Node) Uplink(ctx context.Context) (topo.Uplink, error) {
-	s, err := look(ctx, n.host, n.user)
+	s, err := look(ctx, n.host, n.user, lookUplink)
 	if err != nil {
 		return topo.Uplink{}, fmt.Errorf("%s: %w", n.name, err)
 	}

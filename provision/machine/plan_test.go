@@ -66,7 +66,7 @@ func planText(t *testing.T, inputs []txtar.File) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := parseSeen(lookText(t, inputs[1:]))
+	s, err := parseSeen(lookText(t, inputs[1:]), testMark)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,18 +128,20 @@ func readable(t *testing.T, step string) string {
 	return text
 }
 
+// testMark ends the texts in what look.sh would print.
+const testMark = "MARK"
+
 // lookText is what look.sh would print.
-func lookText(t *testing.T, inputs []txtar.File) string {
+func lookText(t *testing.T, inputs []txtar.File) []byte {
 	t.Helper()
-	var b strings.Builder
-	var files bytes.Buffer
+	var b, files bytes.Buffer
 	archive := tar.NewWriter(&files)
 	for _, f := range inputs {
 		switch {
 		case f.Name == "facts":
 			b.Write(f.Data)
 		case !strings.HasPrefix(f.Name, "/"):
-			fmt.Fprintf(&b, "%s\t%s\n", f.Name, base64.StdEncoding.EncodeToString(f.Data))
+			fmt.Fprintf(&b, "%s\n%s\n%s\n", f.Name, f.Data, testMark)
 		default:
 			if err := archive.WriteHeader(&tar.Header{Name: f.Name, Mode: 0o644, Size: int64(len(f.Data)), Typeflag: tar.TypeReg}); err != nil {
 				t.Fatal(err)
@@ -152,16 +154,17 @@ func lookText(t *testing.T, inputs []txtar.File) string {
 	if err := archive.Close(); err != nil {
 		t.Fatal(err)
 	}
-	fmt.Fprintf(&b, "files\t%s\nend\t.\n", base64.StdEncoding.EncodeToString(files.Bytes()))
-	return b.String()
+	fmt.Fprintf(&b, "files\n%s\n%s\nend\t.\n", files.Bytes(), testMark)
+	return b.Bytes()
 }
 
 func TestParseSeenRefuses(t *testing.T) {
 	for _, text := range []string{
-		"", "system\tLinux\n", "links\t!!!\nend\t.\n", "links\te30=\nend\t.\n", "account\troot\nend\t.\n", "end\t.\nsystem\tLinux\n",
-		"account\ta:x:1:1::/home/a b\tc:/bin/sh\nend\t.\n", "files\tAAAA\nend\t.\n",
+		"", "system\tLinux\n", "links\n!!!\nMARK\nend\t.\n", "links\n{}\nMARK\nend\t.\n", "links\n[]\nend\t.\n",
+		"account\troot\nend\t.\n", "end\t.\nsystem\tLinux\n",
+		"account\ta:x:1:1::/home/a b\tc:/bin/sh\nend\t.\n", "files\nAAAA\nMARK\nend\t.\n", "files\n",
 	} {
-		if _, err := parseSeen(text); err == nil {
+		if _, err := parseSeen([]byte(text), testMark); err == nil {
 			t.Errorf("%q was understood", text)
 		}
 	}
@@ -215,7 +218,7 @@ func TestDeviceUnit(t *testing.T) {
 func TestUnit(t *testing.T) {
 	n := &Node{lab: "lab", name: "router", pins: "/sys/fs/bpf/labctl-node"}
 	d := daemon{node: n, name: "agent", argv: []string{dir + "/agent", "--run", runDir}}
-	steps := d.begin(d.text("17:1.5"), true).steps
+	steps := d.begin(standing{}, d.text("17:1.5"), true).steps
 	words := strings.Split(steps[0], "\t")
 	got, err := base64.StdEncoding.DecodeString(words[4])
 	if err != nil {

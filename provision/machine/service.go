@@ -42,6 +42,8 @@ func (s standing) running() bool {
 	return pid != "" && pid != "0" && pid == s.facts["MainPID"]
 }
 
+func (s standing) enabled() bool { return s.facts["UnitFileState"] == "enabled" }
+
 // log is the end of what the service said.
 func (s standing) log() string {
 	text, err := base64.StdEncoding.DecodeString(s.facts["log"])
@@ -96,17 +98,17 @@ func (d daemon) ensure(ctx context.Context, restart string) ([]provision.Change,
 	change := provision.Change{Verb: provision.Started, Node: d.node.name, Object: d.name}
 	if now.running() {
 		reason := d.whyRestart(now, text, restart)
-		if reason == "" && now.facts["enabled"] != "" {
+		if reason == "" && now.enabled() {
 			return nil, nil
 		}
 		change.Detail = "again, " + reason
 		if reason == "" {
 			change = provision.Change{Verb: provision.Changed, Node: d.node.name, Object: d.name, Detail: "starts at boot"}
 		}
-		if err := act(ctx, d.node.host, d.begin(text, reason != "")); err != nil {
+		if err := act(ctx, d.node.host, d.begin(now, text, reason != "")); err != nil {
 			return nil, err
 		}
-	} else if err := act(ctx, d.node.host, d.begin(text, true)); err != nil {
+	} else if err := act(ctx, d.node.host, d.begin(now, text, true)); err != nil {
 		return nil, err
 	}
 	if now, err = d.look(ctx, patience); err != nil {
@@ -156,19 +158,22 @@ func (d daemon) whyRestart(now standing, text, restart string) string {
 }
 
 // begin writes the unit and starts it. Without its lock's file nothing that ran
-// before can be taken for what is started.
-func (d daemon) begin(text string, start bool) todo {
+// before can be taken for what is started. To enable a unit has systemd read its
+// files, too.
+func (d daemon) begin(now standing, text string, start bool) todo {
 	var t todo
 	t.do("put", "644", rootOwner, path.Join(unitDir, d.unit()), encode(text+"Environment="+markUnit+"="+unitDigest(text)+"\n"))
-	t.do("run", "systemctl", "daemon-reload")
-	t.do("run", "systemctl", "--quiet", "enable", d.unit())
-	if start {
-		t.do("run", "systemctl", "stop", d.unit())
-		t.do("run", "mkdir", "-p", runDir)
-		t.do("run", "rm", "-f", d.lock())
-		t.do("try", "systemctl", "reset-failed", d.unit())
-		t.do("run", "systemctl", "start", d.unit())
+	if !start {
+		t.do("run", "systemctl", "--quiet", "enable", d.unit())
+		return t
 	}
+	if now.facts["ActiveState"] != "inactive" || now.facts["NRestarts"] != "0" {
+		t.do("run", "systemctl", "stop", d.unit())
+		t.do("try", "systemctl", "reset-failed", d.unit())
+	}
+	t.do("run", "mkdir", "-p", runDir)
+	t.do("run", "rm", "-f", d.lock())
+	t.do("run", "systemctl", "--quiet", "enable", "--now", d.unit())
 	return t
 }
 

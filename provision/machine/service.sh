@@ -12,7 +12,7 @@ rounds=0
 while :; do
 	pid=
 	[ -r "$lock" ] && read -r pid <"$lock"
-	state=$(systemctl show --property=ActiveState,MainPID,ExecMainStatus,NRestarts -- "$unit")
+	state=$(systemctl show --property=ActiveState,MainPID,ExecMainStatus,NRestarts,UnitFileState -- "$unit")
 	case $state in *"MainPID=$pid"*) [ "$pid" ] && break ;; esac
 	case $state in *ActiveState=failed* | *NRestarts=[1-9]*) break ;; esac
 	[ $((rounds += 1)) -gt $((patience * 5)) ] && break
@@ -24,6 +24,5 @@ for property in $state; do
 done
 fact executable "$(stat -L -c %i:%.9Y -- "$executable" 2>/dev/null)"
 [ -r "/proc/$pid/environ" ] && tr '\0' '\n' <"/proc/$pid/environ" | sed -n 's/^\(LABCTL_[A-Z]*\)=/\1\t/p'
-systemctl --quiet is-enabled -- "$unit" 2>/dev/null && fact enabled yes
 fact log "$(tail -c 400 -- "$log" 2>/dev/null | base64 -w 0)"
 fact end .

@@ -37,9 +37,9 @@ func (s seen) uplink() topo.Uplink {
 	return u
 }
 
-// nameServer is the first that resolv.conf(5) names, behind systemd-resolved's stub.
+// nameServer is the first that resolv.conf(5) names.
 func (s seen) nameServer() netip.Addr {
-	for _, path := range []string{"/run/systemd/resolve/resolv.conf", "/etc/resolv.conf"} {
+	for _, path := range resolverFiles() {
 		for line := range strings.Lines(s.Files[path].Content) {
 			fields := strings.Fields(line)
 			if len(fields) < 2 || fields[0] != "nameserver" {
