@@ -186,12 +186,17 @@ func (r fakeRun) state(node string) string {
 }
 
 func (r fakeRun) set(node, state string) {
+	id := "id-" + r.object(node)
 	if state == absent {
 		_ = os.RemoveAll(filepath.Dir(r.machine(node, "id")))
+		_ = os.Remove(r.path("ids", id))
 		return
 	}
 	_ = os.MkdirAll(filepath.Dir(r.machine(node, "id")), 0o755)
-	_ = os.WriteFile(r.machine(node, "id"), []byte("id-"+node), 0o644)
+	_ = os.WriteFile(r.machine(node, "id"), []byte(id), 0o644)
+	if r.provider == Libvirt {
+		r.put("ids", id, state)
+	}
 	_ = os.WriteFile(r.machine(node, "fake-state"), []byte(state), 0o644)
 }
 
@@ -328,7 +333,14 @@ func (w fakeWorld) virsh(args []string) int {
 	}
 	switch args[0] {
 	case "list":
+		if args[2] == "--uuid" {
+			fmt.Println(strings.Join(w.list("ids"), "\n"))
+			return 0
+		}
 		fmt.Println(strings.Join(w.list("domains"), "\n"))
+	case "domstate":
+		state, _ := os.ReadFile(w.path("ids", args[1]))
+		fmt.Println(map[string]string{"shutoff": "shut off"}[string(state)] + strings.TrimPrefix(string(state), "shutoff"))
 	case "net-list":
 		fmt.Println(strings.Join(w.list("networks"), "\n"))
 	case "pool-list":

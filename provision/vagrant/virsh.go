@@ -57,6 +57,18 @@ func (v virsh) domains(ctx context.Context, prefix string) ([]string, error) {
 	return beginning(prefix)(v.names(ctx, "list", "--all", "--name"))
 }
 
+// state is how a domain stands, in the words that Vagrant has for it: virsh says
+// "shut off" and "in shutdown".
+func (v virsh) state(ctx context.Context, id string) (string, error) {
+	out, err := v.run(ctx, "domstate", id)
+	switch state := strings.TrimSpace(out); state {
+	case "shut off":
+		return "shutoff", err
+	default:
+		return strings.ReplaceAll(state, " ", "_"), err
+	}
+}
+
 // networks are the lab's, running or not.
 func (v virsh) networks(ctx context.Context, lab string) ([]string, error) {
 	names, err := v.names(ctx, "net-list", "--all", "--name")
