@@ -24,6 +24,8 @@ const (
 	maxRequests = 512
 	// fewRequests are enough where another check has drawn every backend.
 	fewRequests = 6
+	// fewEven are those that tell an even spread of three backends.
+	fewEven = 3 * leastShare
 	// affineRequests show that one client keeps its backend.
 	affineRequests = 8
 	// maxAskers bounds the pods that ask: with more, only some of each node do.

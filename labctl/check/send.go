@@ -276,6 +276,15 @@ func (s *services) sendEchoes(ctx context.Context, prober ServiceProber, node st
 	}
 }
 
+// least is how many requests a row with so many backends is worth, however many
+// are lost: what tells their spread, where that is not many.
+func least(backends int) int {
+	if even := leastShare * backends; even <= fewEven {
+		return max(even, fewRequests)
+	}
+	return fewRequests
+}
+
 // spare shortens the rows of which many requests will be lost, as the backends'
 // own addresses have told: each is waited for in full.
 func (s *services) spare() {
@@ -307,7 +316,7 @@ func (s *services) spare() {
 		t := &s.rows[w.row].target
 		s.lossy[w.row] = true
 		if enough := int(patience/w.cost) * w.all / w.lost; enough < t.Count {
-			t.Count = max(min(fewRequests, t.Count), enough)
+			t.Count = max(min(least(w.all), t.Count), enough)
 			s.short[w.row] = true
 		}
 	}

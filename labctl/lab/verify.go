@@ -35,8 +35,9 @@ func (l *Lab) Verify(ctx context.Context, selection check.Selection) (check.Repo
 }
 
 // briskAnswer is the most that an agent on a machine of its own takes to say its
-// version when nothing is amiss: what takes longer is emulated, or busy.
-const briskAnswer = 2 * time.Millisecond
+// version when nothing is amiss: what takes longer is emulated, or busy. The
+// second that an echo is waited for then is fifty times as long.
+const briskAnswer = 20 * time.Millisecond
 
 // slowness is how many times as long as a namespace the slowest of the nodes
 // takes, as far as their agents answer.

@@ -59,6 +59,7 @@ func (r Report) Unexplained() int {
 func Compare(left, right Side) Report {
 	r := Report{Left: left.Name, Right: right.Name, Differences: []Difference{}}
 	others := map[key]check.Result{}
+	uplinks := otherUplinks(left.Report, right.Report)
 	for _, result := range right.Report.Results {
 		others[keyOf(result)] = result
 	}
@@ -73,11 +74,12 @@ func Compare(left, right Side) Report {
 		if both {
 			d.Right = seen(other)
 		}
-		r.add(d)
+		d.Explained = explain(d, uplinks[result.Node])
+		r.Differences = append(r.Differences, d)
 	}
 	for _, result := range right.Report.Results {
 		if _, only := others[keyOf(result)]; only {
-			r.add(Difference{Group: result.Group, Name: result.Name, Right: seen(result)})
+			r.Differences = append(r.Differences, Difference{Group: result.Group, Name: result.Name, Right: seen(result)})
 		}
 	}
 	return r
@@ -98,23 +100,45 @@ func same(a, b check.Result) bool {
 	return a.Outcome == b.Outcome && a.Expected == b.Expected
 }
 
-func (r *Report) add(d Difference) {
-	d.Explained = explain(d)
-	r.Differences = append(r.Differences, d)
+// otherUplinks are the nodes whose uplink is as it should be on both sides, and
+// not the same.
+func otherUplinks(left, right check.Report) map[string]bool {
+	addresses := map[string]string{}
+	for _, result := range left.Results {
+		if isUplink(result) {
+			addresses[result.Node] = result.Expected
+		}
+	}
+	other := map[string]bool{}
+	for _, result := range right.Results {
+		if address, both := addresses[result.Node]; both && isUplink(result) && address != result.Expected {
+			other[result.Node] = true
+		}
+	}
+	return other
 }
+
+func isUplink(r check.Result) bool {
+	return r.Group == check.Interfaces && r.Outcome == check.OK && strings.HasSuffix(r.Name, " "+uplink)
+}
+
+const uplink = "eth0"
 
 // explain knows why providers may differ. Both sides must have come to the same
 // end: a check that fails on one of them is never explained away.
-func explain(d Difference) string {
+func explain(d Difference, otherUplink bool) string {
 	if d.Left.Outcome != d.Right.Outcome {
 		return ""
 	}
-	if d.Group == check.Interfaces || d.Group == check.FIB {
-		if onUplink(d.Left.Expected) || onUplink(d.Right.Expected) || strings.HasSuffix(d.Name, " eth0") {
-			return "the uplink is the provider's: libvirt gives each VM an address of its own, VirtualBox the same to all"
-		}
+	switch {
+	case d.Group == check.Interfaces && strings.HasSuffix(d.Name, " "+uplink),
+		d.Group == check.FIB && (onUplink(d.Left.Expected) || onUplink(d.Right.Expected)):
+		return "the uplink is the provider's: libvirt gives each VM an address of its own, VirtualBox the same to all"
+	case d.Group == check.Routes && d.Left.Outcome == check.OK && otherUplink:
+		// Each table holds what the topology and this uplink ask for, and no more.
+		return "the uplink is the provider's, and so are the routes that come with it"
 	}
 	return ""
 }
 
-func onUplink(expected string) bool { return strings.Contains(expected, "dev eth0") }
+func onUplink(expected string) bool { return strings.Contains(expected, "dev "+uplink) }

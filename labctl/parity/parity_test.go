@@ -36,7 +36,8 @@ func TestCompare(t *testing.T) {
 		{check.FIB, "router → k8s-w0 pods", Seen{check.OK, "via 10.0.2.2 dev eth0 src 10.0.2.15", "via 10.0.2.2 dev eth0 src 10.0.2.15"},
 			Seen{check.Failed, "via 192.168.121.1 dev eth0", "unreachable"}, ""},
 		{check.Ping, "router → k8s-w1", Seen{check.OK, "reply", "reply in 0.04 ms"}, Seen{check.Failed, "reply", "lost"}, ""},
-		{check.Routes, "router", Seen{check.OK, "8 routes", "8 routes"}, Seen{check.OK, "9 routes", "9 routes"}, ""},
+		{check.Routes, "router", Seen{check.OK, "8 routes", "8 routes"}, Seen{check.OK, "9 routes", "9 routes"},
+			"the uplink is the provider's, and so are the routes that come with it"},
 		{check.Tracepath, "router → k8s-w0", Seen{check.OK, "1 hop", "1 hop"}, Seen{}, ""},
 		{check.DNS, "router → webpod", Seen{}, Seen{check.OK, "10.96.7.39", "10.96.7.39"}, ""},
 	}}
@@ -44,10 +45,26 @@ func TestCompare(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
-	if n := got.Unexplained(); n != 5 {
+	if n := got.Unexplained(); n != 4 {
 		t.Errorf("%d are unexplained", n)
 	}
 	if self := Compare(left, left); self.Same != len(left.Report.Results) || len(self.Differences) > 0 {
 		t.Errorf("with itself: %+v", self)
+	}
+}
+
+// TestSameUplink: what an uplink would explain is not explained by one that is the same.
+func TestSameUplink(t *testing.T) {
+	side := func(name, uplink string, outcome check.Outcome, routes string) Side {
+		return Side{name, check.Report{Results: []check.Result{
+			result(check.Interfaces, "router eth0", outcome, uplink, uplink), result(check.Routes, "router", check.OK, routes, routes),
+		}}}
+	}
+	left := side("left", "10.0.2.15/24", check.OK, "8 routes")
+	if n := Compare(left, side("right", "10.0.2.15/24", check.OK, "9 routes")).Unexplained(); n != 1 {
+		t.Errorf("the same uplink: %d are unexplained, want the routes", n)
+	}
+	if n := Compare(left, side("right", "192.168.121.7/24", check.Failed, "9 routes")).Unexplained(); n != 2 {
+		t.Errorf("an uplink that is not as it should be: %d are unexplained, want both", n)
 	}
 }

@@ -130,8 +130,11 @@ func (t *todo) unit(w want, s seen, name, text string, wanted bool) {
 	_, enabled := s.Files[wantsDir+"/"+name]
 	switch {
 	case wanted:
+		// As systemctl enable does, which has systemd read all units anew besides:
+		// this one is for the next boot, when it does that anyway.
 		if t.keep(s, w.name, path, text) || !enabled {
-			t.do("run", "systemctl", "--quiet", "enable", name) // has systemd read it, too
+			t.do("run", "mkdir", "-p", wantsDir)
+			t.do("run", "ln", "-sf", path, wantsDir+"/"+name)
 		}
 	case enabled:
 		t.do("run", "systemctl", "--quiet", "disable", name)

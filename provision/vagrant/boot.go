@@ -18,6 +18,8 @@ const (
 	// gatherTime is how long a batch waits for more nodes that are wanted at the
 	// same time: one vagrant boots them all, several would stand in each other's way.
 	gatherTime = 50 * time.Millisecond
+	// gatherWaiting is the same for machines that wait for SSH. Booting takes longer.
+	gatherWaiting = time.Second
 	// lockRetry is how often a machine that another vagrant holds is tried again.
 	lockRetry = 2 * time.Second
 )
@@ -252,9 +254,7 @@ func (p *Provider) vagrantUp(ctx context.Context, l *lab, b *batch, s settings, 
 		case e.says(saysReady):
 			b.came(l, e.Target)
 		case e.says(saysWaiting):
-			// Where it is reached is known by now; to ask takes as long as to boot
-			// the last of the way. Who needs it and does not find it asks again.
-			asking.Go(func() { _, _ = p.lookUp(ctx, l, s.Provider, e.Target) })
+			asking.Go(func() { p.lookAhead(ctx, l, b, s, e.Target) })
 		}
 	}
 	for _, name := range names {
@@ -263,6 +263,26 @@ func (p *Provider) vagrantUp(ctx context.Context, l *lab, b *batch, s settings, 
 	return p.whileLocked(ctx, l, func() error {
 		return p.explain(l, b.t, s, names, p.runner(l, s.Provider).run(ctx, on, append(args, names...)...))
 	})
+}
+
+// lookAhead asks how a machine is reached that waits to be: it is known by then,
+// and to ask takes as long as the last of the way. Machines that boot together
+// wait for a moment for each other, to be asked for together. Who needs to know
+// and does not find it asks again.
+func (p *Provider) lookAhead(ctx context.Context, l *lab, b *batch, s settings, node string) {
+	l.mu.Lock()
+	l.running[node] = true
+	place := b.nodes[node]
+	l.mu.Unlock()
+	if place == nil {
+		return
+	}
+	select {
+	case <-time.After(gatherWaiting):
+	case <-place.up:
+	case <-ctx.Done():
+	}
+	_, _ = p.lookUp(ctx, l, s.Provider, node)
 }
 
 // whileLocked tries again as long as another vagrant holds a machine: it may be
