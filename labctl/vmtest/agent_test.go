@@ -86,10 +86,17 @@ func (s *stream) unbroken(u user) {
 // webpodOn is the address of the webpod on a node.
 func (u user) webpodOn(node string) string {
 	u.t.Helper()
-	for line := range strings.Lines(u.must("get", "pods", "-o", "wide")) {
-		fields := strings.Fields(line)
-		if len(fields) > 6 && strings.HasPrefix(fields[0], "webpod-") && fields[6] == node {
-			return fields[5]
+	var pods struct {
+		Items []struct {
+			Metadata struct{ Name string }
+			Spec     struct{ NodeName string }
+			Status   struct{ PodIP string }
+		}
+	}
+	u.read(&pods, "get", "pods")
+	for _, pod := range pods.Items {
+		if strings.HasPrefix(pod.Metadata.Name, "webpod-") && pod.Spec.NodeName == node {
+			return pod.Status.PodIP
 		}
 	}
 	u.t.Fatalf("no webpod on %s", node)

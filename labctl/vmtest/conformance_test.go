@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/native-routing/labctl/provision"
@@ -54,22 +55,30 @@ func testConformance(u user) {
 	})
 }
 
-// findResidue lists what bears labctl's name on a machine.
-const findResidue = `find / -xdev '(' -name '*labctl*' -o -name '*LABCTL*' ')' -print; find /run /sys/fs/bpf -name '*labctl*' -print
+// findResidue lists what bears labctl's name on a machine, where it could be.
+const findResidue = `find /etc /home /root /run /tmp /usr/local /var /sys/fs/bpf '(' -name '*labctl*' -o -name '*LABCTL*' ')' -print
 ip -o link | grep labctl; nft list tables | grep labctl; grep -l labctl /etc/hosts /root/.ssh/* /home/vagrant/.ssh/*; systemctl list-units --all --no-legend '*labctl*'; true`
 
+// residue looks at all machines at once.
 func residue(t *testing.T, at map[string]provision.SSHHost) []string {
 	t.Helper()
+	var mu sync.Mutex
 	var left []string
+	var all sync.WaitGroup
 	for node, h := range at {
-		out, err := exec.Command("ssh", "-i", h.IdentityFile, "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR",
-			h.User+"@"+h.HostName, "sudo sh -c '"+strings.ReplaceAll(findResidue, "'", `'\''`)+"' 2>/dev/null").Output()
-		if err != nil {
-			t.Fatalf("look at %s: %v", node, err)
-		}
-		for line := range strings.Lines(string(out)) {
-			left = append(left, node+" "+strings.TrimSpace(line))
-		}
+		all.Go(func() {
+			out, err := exec.Command("ssh", "-i", h.IdentityFile, "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR",
+				h.User+"@"+h.HostName, "sudo sh -c '"+strings.ReplaceAll(findResidue, "'", `'\''`)+"' 2>/dev/null").Output()
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				t.Errorf("look at %s: %v", node, err)
+			}
+			for line := range strings.Lines(string(out)) {
+				left = append(left, node+" "+strings.TrimSpace(line))
+			}
+		})
 	}
+	all.Wait()
 	return left
 }

@@ -21,7 +21,7 @@ mmdebstrap --quiet --variant=minbase --mode=root --format=directory \
 rm -f "$root/etc/apt/apt.conf.d/99mmdebstrap"
 
 # The user that Vagrant speaks to, with a key of this box.
-ssh-keygen -q -t ed25519 -N '' -C labctl-test -f "$out/key"
+ssh-keygen -q -t ed25519 -N '' -C box -f "$out/key"
 chroot "$root" useradd --create-home --shell /bin/bash --password '*' vagrant
 install -d -m 700 "$root/home/vagrant/.ssh"
 install -m 600 "$out/key.pub" "$root/home/vagrant/.ssh/authorized_keys"
