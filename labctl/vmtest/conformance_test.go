@@ -28,13 +28,17 @@ func testConformance(u user) {
 	u.read(&hosts, "ssh-config")
 	at := map[string]provision.SSHHost{}
 	machines := machine.New(machine.Options{DataDir: filepath.Join(u.dir, "data")})
+	var all sync.WaitGroup
 	for _, h := range hosts {
 		at[h.Node] = h
-		access := machine.Access{Host: h.HostName, Port: h.Port, User: h.User, KeyFile: h.IdentityFile}
-		if _, err := machines.Clean(u.t.Context(), labName, h.Node, access); err != nil {
-			u.t.Fatal(err)
-		}
+		all.Go(func() {
+			access := machine.Access{Host: h.HostName, Port: h.Port, User: h.User, KeyFile: h.IdentityFile}
+			if _, err := machines.Clean(u.t.Context(), labName, h.Node, access); err != nil {
+				u.t.Error(err)
+			}
+		})
 	}
+	all.Wait()
 	if err := machines.Close(); err != nil {
 		u.t.Error(err)
 	}
