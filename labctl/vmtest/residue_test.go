@@ -19,7 +19,10 @@ func decode(t *testing.T, shown, text string, into any) {
 }
 
 func testDown(u user, before []string) {
-	u.must("down")
+	if out, errs, code := u.try("down"); code != 0 {
+		log, _ := os.ReadFile(filepath.Join(u.dir, "data", labName, "vagrant", "vagrant.log")) // gone where it got that far
+		u.t.Errorf("down: exit %d\n%s%s\n%s", code, out, errs, log[max(0, len(log)-4000):])
+	}
 	for _, left := range leftOf(u.t, u) {
 		if !slices.Contains(before, left) {
 			u.t.Errorf("left behind: %s", left)

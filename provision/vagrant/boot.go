@@ -348,12 +348,20 @@ func (p *Provider) explain(l *lab, t *topo.Topology, s settings, names []string,
 	return faults
 }
 
-// only is explain where no topology is at hand and one machine, or none, is meant.
+// only is explain where no topology is at hand and one machine, or no certain one, is meant.
 func (p *Provider) only(l *lab, node string, err error) error {
 	var failed *failure
 	if !errors.As(err, &failed) {
 		return err
 	}
 	s, _ := l.at.load() // for a cure only
-	return cures{lab: l.name, provider: s.Provider}.told(node, failed.text, failed.log)
+	c := cures{lab: l.name, provider: s.Provider}
+	if sections := failed.sections(); node == "" && len(sections) > 0 {
+		faults := nodeFaults{}
+		for name, text := range sections {
+			faults[name] = c.told(name, text, failed.log)
+		}
+		return faults
+	}
+	return c.told(node, failed.text, failed.log)
 }

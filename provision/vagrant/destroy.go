@@ -86,13 +86,26 @@ func (p *Provider) destroyMachines(ctx context.Context, l *lab, s settings, node
 	if err := l.ensureVagrantfile(s); err != nil {
 		return err
 	}
-	args := []string{"destroy", "--force"}
-	if s.Provider == Libvirt {
-		args = append(args, "--parallel")
+	destroy := func(args ...string) error {
+		args = append([]string{"destroy", "--force"}, args...)
+		return p.whileLocked(ctx, l, func() error {
+			return p.only(l, "", p.runner(l, s.Provider).run(ctx, p.teller(), args...))
+		})
 	}
-	err := p.whileLocked(ctx, l, func() error {
-		return p.only(l, "", p.runner(l, s.Provider).run(ctx, p.teller(), append(args, nodes...)...))
-	})
+	var err error
+	if s.Provider == Libvirt {
+		err = destroy(append([]string{"--parallel"}, nodes...)...)
+	}
+	// Machines of libvirt's that are removed side by side may find the network that
+	// they share gone. What is left goes one after another, as all does elsewhere.
+	left := slices.DeleteFunc(slices.Clone(nodes), func(n string) bool { return !exists(l.at.id(n, s.Provider)) })
+	switch {
+	case ctx.Err() != nil, s.Provider == Libvirt && err == nil:
+	case len(left) == 0:
+		err = nil
+	default:
+		err = destroy(left...)
+	}
 	return errors.Join(err, l.forget(nodes...))
 }
 

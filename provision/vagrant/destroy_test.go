@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/native-routing/labctl/provision"
@@ -120,5 +121,35 @@ func TestNoVagrant(t *testing.T) {
 	findings := s.Preflight(t.Context(), study(t))
 	if !slices.ContainsFunc(findings, func(f provision.Finding) bool { return errors.Is(f.Err, ErrNoVagrant) && f.Cure != "" }) {
 		t.Errorf("preflight: %+v", findings)
+	}
+}
+
+// TestDestroySideBySide: what Vagrant does not manage at once it does one after
+// another, and what it never manages is told of the machine that it was.
+func TestDestroySideBySide(t *testing.T) {
+	const text = "Call to virNetworkLookupByName failed: Network not found"
+	stop := fakeFault{Command: "destroy", Node: "k8s-ctr", Type: "Vagrant::Errors::BatchMultiError",
+		Text: "An error occurred while executing multiple actions in parallel.\nAny errors that occurred are shown below.\n\n" +
+			"An unexpected error occurred when executing the action on the\n'k8s-ctr' machine. Please report this as a bug:\n\n" + text}
+	for name, test := range map[string]struct {
+		times int
+		fails bool
+	}{"once": {1, false}, "ever": {9, true}} {
+		t.Run(name, func(t *testing.T) {
+			s := newStage(t, Libvirt)
+			s.wantUp(study(t))
+			stop.Times = test.times
+			s.faults(stop)
+			_, err := s.Destroy(t.Context(), "study")
+			if !test.fails {
+				if left := s.list("ids"); err != nil || len(left) > 0 {
+					t.Errorf("left %q, %v", left, err)
+				}
+				return
+			}
+			if err == nil || !strings.Contains(err.Error(), "k8s-ctr") || !strings.Contains(err.Error(), text) {
+				t.Errorf("it says %v", err)
+			}
+		})
 	}
 }

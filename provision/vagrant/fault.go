@@ -92,10 +92,8 @@ func (f *failure) Unwrap() error { return ErrVagrant }
 // on at once (batch_vagrant_error and batch_unexpected_error in Vagrant's locale).
 var section = regexp.MustCompile(`An (?:unexpected )?error occurred (?:while|when) executing the action on the\s+'([^']*)'\s+machine\.[^:]*?(?:try again|as a bug):\s+`)
 
-// perMachine splits the failure by the machines that it names; all of it goes
-// to the one that was being worked on where it names none. Machines that were
-// not come to are not in it.
-func (f *failure) perMachine() map[string]string {
+// sections splits the failure by the machines that it names.
+func (f *failure) sections() map[string]string {
 	texts := map[string]string{}
 	marks := section.FindAllStringSubmatchIndex(f.text, -1)
 	for i, m := range marks {
@@ -105,7 +103,14 @@ func (f *failure) perMachine() map[string]string {
 		}
 		texts[f.text[m[2]:m[3]]] = strings.TrimSpace(f.text[m[1]:end])
 	}
-	if len(marks) > 0 {
+	return texts
+}
+
+// perMachine is sections; where the failure names no machine, all of it goes to
+// those that were being worked on. Machines that were not come to are not in it.
+func (f *failure) perMachine() map[string]string {
+	texts := f.sections()
+	if len(texts) > 0 {
 		return texts
 	}
 	for _, name := range f.begun {
