@@ -116,8 +116,14 @@ func Open(o Options) (*Socket, error) {
 		s.close()
 		return nil, err
 	}
+	time.Sleep(stampDelay)
 	return s, nil
 }
+
+// stampDelay is for the kernel to begin to stamp packets as they pass, which it
+// does in the background (net_enable_timestamp in net/core/dev.c). Until then a
+// packet gets the time when it is read, and two of one packet are out of order.
+const stampDelay = 5 * time.Millisecond
 
 func (s *Socket) setUp() (err error) {
 	if s.conn, err = s.file.SyscallConn(); err != nil {

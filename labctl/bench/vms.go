@@ -28,9 +28,12 @@ const vmsGoal = 1.05
 // vmsRounds are few: each boots eight machines.
 const vmsRounds = 2
 
-// vmTimes are what the rounds measure, in seconds.
+// vmTimes are what the rounds measure, in seconds. Those of processors are how
+// long all of them together were busy meanwhile, whoever kept them so: emulated
+// machines leave none idle, so what is done on one is waited for by all.
 type vmTimes struct {
-	Bare, Up, Verify, Both, Down samples
+	Bare, Up, Verify, Both, Down         samples
+	BareProcessors, UpProcessors, unused samples
 }
 
 // measureVMs is left out where no box is there: it takes a minute to build, and
@@ -59,6 +62,7 @@ func measureVMs(ctx context.Context, r *rig) ([]Row, error) {
 	return []Row{
 		timed(what, times.Both).against(times.Bare, bareIs).ratioAtMost(vmsGoal).of(vmNodes),
 		timed("  up alone", times.Up).against(times.Bare, bareIs).of(vmNodes),
+		timed("  processors busy for it", times.UpProcessors).against(times.BareProcessors, "the same for "+bareIs),
 		timed("  verify alone", times.Verify),
 		timed("down of VMs", times.Down).of(vmNodes),
 	}, nil
@@ -107,21 +111,27 @@ func vmRound(ctx context.Context, bed testbed.Bed, file string, times *vmTimes) 
 		return err
 	}
 	data, bare := filepath.Join(bed.Dir, "data"), filepath.Join(bed.Dir, "bare")
-	in := func(dir string, into *samples, argv ...string) error {
+	in := func(dir string, into, processors *samples, argv ...string) error {
 		cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 		cmd.Dir = dir
 		cmd.Env = append(os.Environ(), "LABCTL_LAB="+vmsCommand, "LABCTL_DATA_DIR="+data, "LABCTL_RUN_DIR="+filepath.Join(bed.Dir, "run"))
 		start := time.Now()
+		before, err := processorTime()
+		if err != nil {
+			return err
+		}
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("%s: %w\n%s", strings.Join(argv, " "), err, out)
 		}
 		into.took(start)
-		return nil
-	}
-	if err := in(bed.Dir, &times.Up, labctl, "up", file, "--provider", "vagrant"); err != nil {
+		after, err := processorTime()
+		*processors = append(*processors, after-before)
 		return err
 	}
-	if err := in(bed.Dir, &times.Verify, labctl, "verify"); err != nil {
+	if err := in(bed.Dir, &times.Up, &times.UpProcessors, labctl, "up", file, "--provider", "vagrant"); err != nil {
+		return err
+	}
+	if err := in(bed.Dir, &times.Verify, &times.unused, labctl, "verify"); err != nil {
 		return err
 	}
 	last := len(times.Up) - 1
@@ -136,17 +146,39 @@ func vmRound(ctx context.Context, bed testbed.Bed, file string, times *vmTimes) 
 	if err := os.WriteFile(filepath.Join(bare, "Vagrantfile"), text, 0o644); err != nil {
 		return err
 	}
-	if err := in(bed.Dir, &times.Down, labctl, "down"); err != nil {
+	if err := in(bed.Dir, &times.Down, &times.unused, labctl, "down"); err != nil {
 		return err
 	}
-	var unmeasured samples
-	if err := in(bare, &times.Bare, "vagrant", "up"); err != nil {
+	if err := in(bare, &times.Bare, &times.BareProcessors, "vagrant", "up"); err != nil {
 		return err
 	}
-	if err := in(bare, &unmeasured, "vagrant", "destroy", "-f"); err != nil {
+	if err := in(bare, &times.unused, &times.unused, "vagrant", "destroy", "-f"); err != nil {
 		return err
 	}
 	// Vagrant leaves its copy of the box, which labctl's down takes away: the next
 	// round is to find neither.
-	return in(bare, &unmeasured, "sh", "-c", `for v in $(virsh vol-list default | awk '/\//{print $1}'); do virsh vol-delete "$v" default; done`)
+	return in(bare, &times.unused, &times.unused, "sh", "-c", `for v in $(virsh vol-list default | awk '/\//{print $1}'); do virsh vol-delete "$v" default; done`)
+}
+
+// processorTime is how long all processors were busy since the machine started,
+// in seconds: the first line of /proc/stat (proc_stat(5)) without idle and iowait.
+func processorTime() (float64, error) {
+	const hz, idle, iowait = 100, 4, 5
+	text, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, err
+	}
+	line, _, _ := strings.Cut(string(text), "\n")
+	fields := strings.Fields(line)
+	busy := 0.0
+	for i := 1; i < len(fields) && i <= 8; i++ {
+		ticks, err := strconv.ParseFloat(fields[i], 64)
+		if err != nil {
+			return 0, fmt.Errorf("/proc/stat: %w", err)
+		}
+		if i != idle && i != iowait {
+			busy += ticks / hz
+		}
+	}
+	return busy, nil
 }

@@ -216,7 +216,10 @@ func (s *seen) take(word, value string) error {
 	case "connection":
 		return s.takeConnection(value)
 	case "owner":
-		s.Files[markFile] = file{plainMode, s.Files[markFile].Content + value + "\n"}
+		if value != "" {
+			value += "\n"
+		}
+		s.Files[markFile] = file{plainMode, s.Files[markFile].Content + value}
 	}
 	return nil
 }

@@ -49,7 +49,10 @@ done </etc/passwd
 fact account "${account:-$(getent passwd "$user")}"
 home=${account%:*}
 home=${home##*:}
-[ -r "$owner" ] && while IFS= read -r line; do fact owner "$line"; done <"$owner"
+if [ -r "$owner" ]; then
+	fact owner '' # one that was cut short is empty
+	while IFS= read -r line; do fact owner "$line"; done <"$owner"
+fi
 
 if [ "$how" != owner ]; then
 	# Behind sudo the connection is in the environment of sudo alone.
