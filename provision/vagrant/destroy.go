@@ -100,7 +100,7 @@ func (p *Provider) destroyMachines(ctx context.Context, l *lab, s settings, node
 	// they share gone. What is left goes one after another, as all does elsewhere.
 	left := slices.DeleteFunc(slices.Clone(nodes), func(n string) bool { return !exists(l.at.id(n, s.Provider)) })
 	switch {
-	case ctx.Err() != nil, s.Provider == Libvirt && err == nil:
+	case ctx.Err() != nil, errors.Is(err, ErrLocked), s.Provider == Libvirt && err == nil:
 	case len(left) == 0:
 		err = nil
 	default:
