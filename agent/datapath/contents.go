@@ -84,8 +84,9 @@ func plan(state api.State, seen network, endpoints uint32) (contents, error) {
 		}
 		c.devices[uint32(device.index)] = bpf.DatapathDevice{Addr: address}
 	}
-	// By the tunnel a node is known as its pods' gateway: that leads back by it.
-	if tunnel, ok := seen.devices[route.TunnelDevice]; ok && overlayOf(state) != nil {
+	// By the tunnel a node is known as its pods' gateway: that leads back by it,
+	// and does so until a tunnel that is given up is gone.
+	if tunnel, ok := seen.devices[route.TunnelDevice]; ok && state.Pods != nil {
 		address, err := bpf.Address(state.Pods.Gateway)
 		if err != nil {
 			return c, fmt.Errorf("device %s: %w", route.TunnelDevice, err)

@@ -5,6 +5,7 @@ package datapath
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -17,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/native-routing/labctl/agent/api"
+	"github.com/native-routing/labctl/agent/route"
 	"github.com/native-routing/labctl/bpf"
 )
 
@@ -271,6 +273,68 @@ func TestStateChanges(t *testing.T) {
 	if each.Next(&key, &value) {
 		t.Errorf("a frontend is left: %+v", key)
 	}
+}
+
+// TestTunnelGivenUp: who came from outside, by the tunnel to a backend on another
+// node, goes on while the tunnel is given up, however long its device is still
+// there and the other node sends by it.
+func TestTunnelGivenUp(t *testing.T) {
+	for _, way := range []string{"tcx", "clsact"} {
+		t.Run(way, func(t *testing.T) {
+			w := newWorld(t)
+			w.b.carries("192.168.10.101", w.a, "192.168.10.100")
+			w.a.carries("192.168.10.100", w.b, "192.168.10.101")
+			as := func(d *Datapath) { d.noTCX = way == "clsact" }
+			w.b.start(as)
+			w.a.start(as)
+			service(t, w.a.maps(), "192.168.30.100:30080", "172.20.1.10:8080")
+			callers := serve(t, w.b.pods["pod"], "172.20.1.10:8080")
+			open := dial(t, w.outside, "192.168.30.100:30080")
+			if from := <-callers; from.Addr().String() != "172.20.0.1" {
+				t.Fatalf("called by %s, want a's end of the tunnel", from)
+			}
+
+			native := *w.a.state.Pods
+			native.Overlay = nil
+			w.a.state.Pods = &native
+			w.a.Set(w.a.state)
+			w.a.settle()
+			open.say()
+
+			for _, n := range []*node{w.a, w.b} {
+				n.ns.IP("link del " + route.TunnelDevice)
+			}
+			w.a.ns.IP("route add 172.20.1.0/24 via 192.168.10.101")
+			w.b.ns.IP("route add 172.20.0.0/24 via 192.168.10.100")
+			open.say()
+			eventually(t, time.Second, func() error {
+				links, err := w.a.pins.list(linksDir)
+				if err == nil && strings.Contains(strings.Join(links, " "), route.TunnelDevice) {
+					err = fmt.Errorf("left %q", links)
+				}
+				return err
+			})
+		})
+	}
+}
+
+// carries makes a tunnel to another node, as routes do.
+func (n *node) carries(local string, other *node, remote string) {
+	n.t.Helper()
+	overlay := &api.Overlay{VNI: 1, Port: 8472, Local: netip.MustParseAddr(local), MTU: 1450}
+	n.state.Pods.Overlay = overlay
+	gateway, cidr := other.state.Pods.Gateway, other.state.Pods.CIDR
+	mac := func(gateway netip.Addr) string { return fmt.Sprintf("0a:6c:00:00:%02x:01", gateway.As4()[2]) }
+	for _, command := range []string{
+		"link add " + route.TunnelDevice + " address " + mac(n.state.Pods.Gateway) + " type vxlan id 1 dstport 8472 local " + local + " nolearning",
+		"link set " + route.TunnelDevice + " mtu 1450 up",
+		"route del " + cidr.String(),
+		fmt.Sprintf("neigh add %s lladdr %s dev %s nud permanent", gateway, mac(gateway), route.TunnelDevice),
+		fmt.Sprintf("route add %s via %s dev %s onlink src %s", cidr, gateway, route.TunnelDevice, n.state.Pods.Gateway),
+	} {
+		n.ns.IP(command)
+	}
+	n.ns.Run("bridge", "fdb", "add", mac(gateway), "dev", route.TunnelDevice, "dst", remote)
 }
 
 // TestTooSmall: a table that would not fit is refused, named with its setting,

@@ -387,7 +387,9 @@ func (p *pass) absent(at point) {
 }
 
 // detach removes what is attached and does not belong: of devices that are gone,
-// of pods that have ended, of another way to attach.
+// of pods that have ended, of another way to attach. A tunnel that is given up
+// keeps its programs as long as there is the device: other nodes may still send
+// by it, and what met no programs the kernel would answer itself.
 func (p *pass) detach(points []point) {
 	wanted := make(map[string]bool)
 	for _, at := range points {
@@ -400,7 +402,7 @@ func (p *pass) detach(points []point) {
 		if program == bpf.FromPod || program == bpf.ToPod {
 			return wanted[name] || p.inUse[p.d.seen[device].index]
 		}
-		return wanted[name]
+		return wanted[name] || device == route.TunnelDevice && p.d.seen[device].index != 0
 	})
 	if err != nil {
 		p.object(kindProgram, "others", api.Failed, err)

@@ -369,7 +369,8 @@ func (k *talk) say() {
 	}
 }
 
-// service enters a service with one backend, as the balancer would.
+// service enters a service with one backend, as the balancer would, that those
+// outside may call too.
 func service(t *testing.T, maps Maps, frontend, backend string) func() {
 	t.Helper()
 	to, from := netip.MustParseAddrPort(backend), netip.MustParseAddrPort(frontend)
@@ -382,7 +383,7 @@ func service(t *testing.T, maps Maps, frontend, backend string) func() {
 	put(bpf.Backends, uint32(1), bpf.DatapathBackend{Addr: wire(to.Addr()), Port: bpf.Port(to.Port()), Proto: protocolTCP})
 	put(bpf.Slots, uint32(1), bpf.DatapathSlot{Backend: 1, Service: 1})
 	key := bpf.DatapathFrontendKey{Addr: wire(from.Addr()), Port: bpf.Port(from.Port()), Proto: protocolTCP}
-	put(bpf.Frontends, key, bpf.DatapathFrontend{First: 1, Count: 1, Id: 1, Algorithm: uint8(bpf.DatapathAlgorithmALGORITHM_RANDOM)})
+	put(bpf.Frontends, key, bpf.DatapathFrontend{First: 1, Count: 1, Id: 1, Flags: uint16(bpf.DatapathFrontendFlagFRONTEND_ROUTABLE), Algorithm: uint8(bpf.DatapathAlgorithmALGORITHM_RANDOM)})
 	return func() {
 		t.Helper()
 		if err := maps.Map(bpf.Frontends).Delete(key); err != nil {
