@@ -47,8 +47,10 @@ type clusterSimulator struct {
 	// late is how many of the first connections of a node are not made in time,
 	// asked how many requests a node was to send, most how many in one call.
 	late, asked map[string]int
-	turns       map[string]*draws
-	most        int
+	// slow nodes connect in time what is late, and are not answered in time.
+	slow  bool
+	turns map[string]*draws
+	most  int
 	// meanwhile is done once, when all has been sent.
 	meanwhile func()
 
@@ -281,7 +283,11 @@ func (s *clusterSimulator) Fetch(_ context.Context, node string, targets []api.F
 		for range t.Count {
 			c := call{clusterSimulator: s, random: random.Rand, node: node, pod: s.status(t.Pod), target: t, to: netip.AddrPortFrom(r.Resolved, t.Port)}
 			if s.isLate(node) {
-				r.Attempts = append(r.Attempts, lostCall())
+				lost := lostCall()
+				if s.slow {
+					lost.Peer = netip.AddrPortFrom(r.Resolved, t.Port)
+				}
+				r.Attempts = append(r.Attempts, lost)
 				continue
 			}
 			r.Attempts = append(r.Attempts, c.attempt())

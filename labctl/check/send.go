@@ -215,12 +215,13 @@ func (s *services) whole(rows []int) []piece {
 }
 
 // overdue says whether a request may have been lost to a busy machine alone: it
-// was not connected in time. Of one by name only the name counts.
-func overdue(t api.FetchTarget, a api.FetchAttempt) bool {
+// was not connected in time, or, where nodes are slow, not answered. Of one by
+// name only the name counts.
+func (s *services) overdue(t api.FetchTarget, a api.FetchAttempt) bool {
 	if t.Name != "" {
 		return a.Error == errorResolve
 	}
-	return a.Error == errorTimeout && (!a.Peer.IsValid() || t.Protocol == "dns")
+	return a.Error == errorTimeout && (!a.Peer.IsValid() || t.Protocol == "dns" || s.patience > 1)
 }
 
 // repeat asks once more what was not answered in time, of the rows of which
@@ -232,7 +233,7 @@ func (s *services) repeat(ctx context.Context, prober ServiceProber, rows []int,
 	for _, row := range rows {
 		var late []int
 		for i, a := range s.answers[row].Attempts {
-			if overdue(s.rows[row].target, a) {
+			if s.overdue(s.rows[row].target, a) {
 				late = append(late, i)
 			}
 		}
@@ -252,7 +253,7 @@ func (s *services) repeat(ctx context.Context, prober ServiceProber, rows []int,
 	s.ask(ctx, prober, first, gentle)
 	for _, p := range first {
 		node, got := s.rows[p.row].asker.node, s.answers[p.row].Attempts
-		if slices.ContainsFunc(p.attempts, func(i int) bool { return i >= len(got) || overdue(s.rows[p.row].target, got[i]) }) {
+		if slices.ContainsFunc(p.attempts, func(i int) bool { return i >= len(got) || s.overdue(s.rows[p.row].target, got[i]) }) {
 			delete(rest, node)
 		}
 	}

@@ -300,6 +300,20 @@ func TestLateConnectionsAreRepeated(t *testing.T) {
 	}
 }
 
+// Where nodes are slow, so is what was connected and not answered in time. On
+// namespaces that is no matter of time.
+func TestLateAnswersAreRepeatedOnSlowNodes(t *testing.T) {
+	for patience, passes := range map[int]bool{1: false, 3: true} {
+		subject := serviceSubject(t, "static-routes", ported)
+		subject.Patience = patience
+		s := newClusterSimulator(subject.Topology, subject.Cluster)
+		s.slow, s.late["k8s-ctr"], s.late["k8s-w0"] = true, 8, 8
+		if r := RunServices(context.Background(), subject, s, Selection{}); r.Passed() != passes {
+			t.Errorf("patience %d: passed %v\n%s", patience, r.Passed(), text(r, false))
+		}
+	}
+}
+
 // crowd is the shipped cluster with so many replicas and services.
 func crowd(replicas, services int) func(*api.Cluster) {
 	return func(c *api.Cluster) {

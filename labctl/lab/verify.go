@@ -34,10 +34,17 @@ func (l *Lab) Verify(ctx context.Context, selection check.Selection) (check.Repo
 	return report, ctx.Err()
 }
 
-// briskAnswer is the most that an agent on a machine of its own takes to say its
-// version when nothing is amiss: what takes longer is emulated, or busy. The
-// second that an echo is waited for then is fifty times as long.
-const briskAnswer = 20 * time.Millisecond
+const (
+	// briskAnswer is the most that an agent on a machine of its own takes to say
+	// its version when nothing is amiss: what takes longer is emulated, or busy.
+	// The second that an echo is waited for then is fifty times as long.
+	briskAnswer = 20 * time.Millisecond
+	// ownPatience is how many times as long as a namespace any machine of its own
+	// is waited for: one that has just answered at once may be busy the next moment.
+	ownPatience = 3
+	// versions are asked so often because one alone may be lucky.
+	versions = 5
+)
 
 // slowness is how many times as long as a namespace the slowest of the nodes
 // takes, as far as their agents answer.
@@ -50,19 +57,20 @@ func (l *Lab) slowness(ctx context.Context, agents *agents, nodes []string) int 
 	var all sync.WaitGroup
 	for _, node := range nodes {
 		all.Go(func() {
-			var took time.Duration
-			for range 2 { // the first one opens the connection
+			for i := range versions {
 				start := time.Now()
 				if _, err := call(ctx, agents, node, api.GetVersion, api.None{}); err != nil {
 					return // the checks will tell
 				}
-				took = time.Since(start)
+				if i == 0 {
+					continue // it opened the connection
+				}
+				mu.Lock()
+				slowest = max(slowest, time.Since(start))
+				mu.Unlock()
 			}
-			mu.Lock()
-			slowest = max(slowest, took)
-			mu.Unlock()
 		})
 	}
 	all.Wait()
-	return int(min(max(slowest/briskAnswer, 1), ownKernel))
+	return int(min(max(slowest/briskAnswer, ownPatience), ownKernel))
 }

@@ -3,6 +3,7 @@
 package vmtest
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"slices"
@@ -65,17 +66,24 @@ func testUp(u user) {
 	}
 }
 
-// verified verifies, and wants the lab as healthy as its stage says.
+// verified verifies, and wants the lab as healthy as its stage says: of what is
+// not it prints all, for nobody sees it twice.
 func (u user) verified(args ...string) check.Report {
 	u.t.Helper()
+	out, errs, code := u.try(append([]string{"verify", "-o", "json"}, args...)...)
 	var report check.Report
-	u.read(&report, append([]string{"verify"}, args...)...)
-	for outcome, count := range report.Summary {
-		if outcome != check.OK && outcome != check.ExpectedFailure && count > 0 {
-			u.t.Errorf("%d checks are %s", count, outcome)
+	if err := json.Unmarshal([]byte(out), &report); err != nil {
+		u.t.Fatalf("labctl verify: exit %d, %v in %s\n%s", code, err, out, errs)
+	}
+	for _, r := range report.Results {
+		if r.Outcome != check.OK && r.Outcome != check.ExpectedFailure {
+			u.t.Errorf("%s %s: %s\nexpected %s\nseen %s\n%+v", r.Group, r.Name, r.Outcome, r.Expected, r.Seen, r.Causes)
 		}
 	}
 	u.t.Logf("%d checks, %v", len(report.Results), report.Summary)
+	if code != 0 {
+		u.t.Errorf("labctl verify: exit %d\n%s", code, errs)
+	}
 	return report
 }
 
