@@ -35,6 +35,8 @@ type load struct {
 	Echo  string
 	Kept  int
 	Pause time.Duration
+	// Silence is how long a ping may go unanswered.
+	Silence time.Duration
 	// DNS is asked for Name each Pause.
 	DNS, Name string
 
@@ -81,6 +83,7 @@ func loadMain() {
 	flag.IntVar(&l.Rate, "rate", 75, "connections a second")
 	flag.StringVar(&l.Echo, "echo", "", "address to keep connections to")
 	flag.IntVar(&l.Kept, "kept", 4, "connections to keep")
+	flag.DurationVar(&l.Silence, "silence", 2*connectionPatience, "that a kept connection may last through")
 	flag.DurationVar(&l.Pause, "pause", 20*time.Millisecond, "between pings, and between queries")
 	flag.StringVar(&l.DNS, "dns", "", "name server")
 	flag.StringVar(&l.Name, "name", "", "name to ask for")
@@ -215,7 +218,7 @@ func (l *load) keep(ctx context.Context) {
 			return
 		}
 		began := time.Now()
-		_ = c.SetDeadline(began.Add(2 * connectionPatience))
+		_ = c.SetDeadline(began.Add(l.Silence))
 		if err := ping(c, uint64(began.UnixNano())); err != nil {
 			broken = true
 			l.failed(began, fmt.Errorf("a kept connection: %s: %w", c.LocalAddr(), err))
