@@ -88,6 +88,9 @@ func (s Store) Labs() ([]string, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, fmt.Errorf("list labs: %w (it is another user's: set HOME to yours, or name a directory with --data-dir)", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("list labs: %w", err)
 	}
@@ -106,7 +109,7 @@ func (s Store) Load(lab string) (Saved, error) {
 	var saved Saved
 	data, err := os.ReadFile(s.path(lab, stateFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		return saved, fmt.Errorf("%s: %w (labctl up makes it)", lab, ErrNoLab)
+		return saved, fmt.Errorf("%s: %w (labctl up FILE makes the one that FILE names)", lab, ErrNoLab)
 	}
 	if err != nil {
 		return saved, fmt.Errorf("read the state of lab %s: %w", lab, err)
