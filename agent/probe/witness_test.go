@@ -93,7 +93,8 @@ func TestWitnessSeesWhatTcpdumpSees(t *testing.T) {
 	const packets = 4 * echoes
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	tcpdump := c.r1.Command(ctx, "tcpdump", "-i", "any", "-n", "-l", "--immediate-mode", "-c", fmt.Sprint(packets), "icmp")
+	// Without -s each packet takes 256 KiB of its ring, in which no more than eight find room.
+	tcpdump := c.r1.Command(ctx, "tcpdump", "-i", "any", "-n", "-l", "-s", "128", "--immediate-mode", "-c", fmt.Sprint(packets), "icmp")
 	out, err := tcpdump.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

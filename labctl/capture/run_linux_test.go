@@ -126,7 +126,8 @@ func TestLinesAreThoseOfTcpdumpOnAny(t *testing.T) {
 	w := newWorld(t, expression)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	tcpdump := w.router.Command(ctx, "tcpdump", "-nni", "any", "-t", "-l", "--immediate-mode", expression)
+	// Without -s each packet takes 256 KiB of its ring, in which no more than eight find room.
+	tcpdump := w.router.Command(ctx, "tcpdump", "-nni", "any", "-t", "-l", "-s", "2048", "--immediate-mode", expression)
 	tcpdump.Cancel = func() error { return exec.Command("kill", "-INT", fmt.Sprint(tcpdump.Process.Pid)).Run() }
 	var theirs shared
 	tcpdump.Stdout = &theirs

@@ -39,6 +39,8 @@ func TestLab(t *testing.T) {
 		{"SSH", testSSH},
 		{"Workloads", testWorkloads},
 		{"Parity", testParity},
+		{"Explain", testExplain},
+		{"Capture", testCapture},
 		{"HaltAndStart", testHaltAndStart},
 		{"RouterReboots", testRouterReboots},
 		{"StaticRoutes", testStaticRoutes},
