@@ -21,10 +21,8 @@ import (
 // time are dropped and counted by the kernel.
 const CapturePath = "/v1/capture"
 
-// The header that tells the node's clock at the beginning of a capture, in
-// nanoseconds since 1970, and the trailers that tell the counts at its end.
+// The trailers that tell the counts of a capture at its end.
 const (
-	CaptureClockHeader     = "Labctl-Clock"
 	CaptureReceivedTrailer = "Labctl-Received"
 	CaptureDroppedTrailer  = "Labctl-Dropped"
 )
@@ -60,8 +58,8 @@ type CaptureCounts struct {
 // interface for each device and in each packet's flags whether it came in or
 // went out, and as what it was received.
 type CaptureStream struct {
-	// ClockOffset is how much the node's clock is ahead of this one; 0 where the
-	// difference is less than what measuring it took.
+	// ClockOffset is how much the node's clock is ahead of this one, as far as who
+	// opened the stream knows: see [ClockOffset].
 	ClockOffset time.Duration
 
 	answer *http.Response
@@ -82,13 +80,11 @@ func OpenCapture(ctx context.Context, c *Client, request CaptureRequest) (*Captu
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	body, open := io.Pipe()
-	began := time.Now()
 	late := time.AfterFunc(openTime, func() { cancel(context.DeadlineExceeded) })
 	answer, err := c.post(ctx, CapturePath, struct {
 		io.Reader
 		io.Closer
 	}{io.MultiReader(bytes.NewReader(head), body), body})
-	took := time.Since(began)
 	if !late.Stop() && err == nil {
 		_ = answer.Body.Close()
 		err = context.DeadlineExceeded
@@ -98,9 +94,7 @@ func OpenCapture(ctx context.Context, c *Client, request CaptureRequest) (*Captu
 		cancel(nil)
 		return nil, err
 	}
-	s := &CaptureStream{answer: answer, open: open, cancel: cancel}
-	s.ClockOffset = clockOffset(answer.Header.Get(CaptureClockHeader), began, took)
-	return s, nil
+	return &CaptureStream{answer: answer, open: open, cancel: cancel}, nil
 }
 
 // post sends a body and returns an answer that is a stream.
@@ -125,19 +119,6 @@ func (c *Client) post(ctx context.Context, path string, body io.ReadCloser) (*ht
 		return nil, fmt.Errorf("call the agent: %s %s: %s", http.MethodPost, path, answer.Status)
 	}
 	return nil, failure
-}
-
-// clockOffset is how far a clock was ahead that was read in the middle of a call.
-func clockOffset(stamp string, began time.Time, took time.Duration) time.Duration {
-	nanoseconds, err := strconv.ParseInt(stamp, 10, 64)
-	if err != nil {
-		return 0
-	}
-	offset := time.Unix(0, nanoseconds).Sub(began.Add(took / 2))
-	if offset.Abs() <= took {
-		return 0
-	}
-	return offset
 }
 
 // Read reads the stream.

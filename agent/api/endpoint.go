@@ -29,6 +29,7 @@ type Endpoint[Request, Response any] struct {
 // The operations of an agent.
 var (
 	GetVersion   = Endpoint[None, Version]{http.MethodGet, "/v1/version"}
+	GetClock     = Endpoint[None, Clock]{http.MethodGet, "/v1/clock"}
 	PutState     = Endpoint[State, Applied]{http.MethodPut, "/v1/state"}
 	GetStatus    = Endpoint[None, Status]{http.MethodGet, "/v1/status"}
 	GetTables    = Endpoint[None, Tables]{http.MethodGet, "/v1/tables"}

@@ -106,9 +106,6 @@ func TestStreamOfAllDevices(t *testing.T) {
 	if got := all(t, fromInside); !slices.Contains(got, "eth1 in 50 of 98") || slices.Contains(got, "lo in 50 of 98") {
 		t.Errorf("in the pod: %v", got)
 	}
-	if s.ClockOffset != 0 {
-		t.Errorf("this machine's clock differs from itself by %s", s.ClockOffset)
-	}
 }
 
 // A device may be asked for before it is there, go, and come again.

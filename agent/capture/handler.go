@@ -103,17 +103,16 @@ func (c *captures) open(w http.ResponseWriter, out *http.ResponseController, req
 	return stream, err
 }
 
-// answer is a response whose head says what follows, and when it began.
+// answer is a response whose head says what follows.
 type answer struct {
 	io.Writer
 	head http.Header
 }
 
 func (a answer) Write(b []byte) (int, error) {
-	if a.head.Get(api.CaptureClockHeader) == "" {
+	if a.head.Get("Trailer") == "" {
 		a.head.Set("Content-Type", "application/x-pcapng")
 		a.head.Set("Trailer", api.CaptureReceivedTrailer+", "+api.CaptureDroppedTrailer)
-		a.head.Set(api.CaptureClockHeader, strconv.FormatInt(time.Now().UnixNano(), 10))
 	}
 	return a.Writer.Write(b)
 }

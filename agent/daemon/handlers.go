@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/http"
 	"runtime/debug"
+	"time"
 
 	"github.com/native-routing/labctl/agent/api"
 	"github.com/native-routing/labctl/agent/capture"
@@ -19,6 +20,7 @@ import (
 func (d *daemon) handler() http.Handler {
 	mux := http.NewServeMux()
 	api.GetVersion.Handle(mux, d.getVersion)
+	api.GetClock.Handle(mux, getClock)
 	api.PutState.Handle(mux, d.putState)
 	api.GetStatus.Handle(mux, d.getStatus)
 	api.GetTables.Handle(mux, d.getTables)
@@ -58,6 +60,8 @@ func (d *daemon) recovered(next http.Handler) http.Handler {
 func (d *daemon) getVersion(context.Context, api.None) (api.Version, error) {
 	return d.config.Version(), nil
 }
+
+func getClock(context.Context, api.None) (api.Clock, error) { return api.Clock{Now: time.Now()}, nil }
 
 func (d *daemon) putState(_ context.Context, state api.State) (api.Applied, error) {
 	if err := validate(state); err != nil {

@@ -34,6 +34,9 @@ type connection struct {
 	mu     sync.Mutex
 	node   provision.Node
 	client *api.Client
+
+	clock  sync.Once
+	offset time.Duration // how much the node's clock is ahead of this machine's
 }
 
 func (l *Lab) agents() *agents { return &agents{lab: l, open: map[string]*connection{}} }
@@ -79,6 +82,20 @@ func (a *agents) connect(ctx context.Context, name string) (*connection, error) 
 		c.client = api.NewClient(dial)
 	}
 	return c, nil
+}
+
+// ahead is how much a node's clock is ahead of this machine's, as far as that is
+// known: the same for all that is asked of the node.
+func (a *agents) ahead(ctx context.Context, c *connection) time.Duration {
+	if a.lab.sharesKernel() {
+		return 0
+	}
+	c.clock.Do(func() {
+		within, cancel := context.WithTimeout(ctx, a.lab.patient(answerTime))
+		defer cancel()
+		c.offset, _ = api.ClockOffset(within, c.client) // an agent that does not answer is told by whatever is asked next
+	})
+	return c.offset
 }
 
 // call asks the agent of a node. An agent that does not answer is said to be

@@ -117,8 +117,13 @@ func (p prober) Capture(ctx context.Context, node string, request api.CaptureReq
 	if err != nil {
 		return nil, err
 	}
+	offset := p.agents.ahead(ctx, c)
 	stream, err := api.OpenCapture(ctx, c.client, request)
-	return stream, said(ctx, node, err)
+	if err != nil {
+		return nil, said(ctx, node, err)
+	}
+	stream.ClockOffset = offset
+	return stream, nil
 }
 
 func (p prober) Knock(ctx context.Context, node string, targets []api.KnockTarget) ([]api.KnockResult, error) {

@@ -30,7 +30,8 @@ type Sent struct {
 // Join finds the packets of a probe among what was captured, and puts each leg in
 // order: by the TTL, which every router lowers, so that the nodes' clocks need
 // not agree; of the same TTL what a node sends before what the next receives;
-// on one node by its clock. A packet that was seen twice at one place in the same
+// on one node by its clock. Clocks that the packet itself refutes are corrected by
+// it. A packet that was seen twice at one place in the same
 // form, because it was sent again, is there once.
 func Join(sent Sent, all []Seen) (there, back, errors []Rung) {
 	packets := make([]packet, len(all))
@@ -57,7 +58,9 @@ func Join(sent Sent, all []Seen) (there, back, errors []Rung) {
 	if last, ok := Last(there); ok {
 		target = last.Node
 	}
-	return there, ordered(back, target), ordered(errors, "")
+	back, errors = ordered(back, target), ordered(errors, "")
+	agree(there, back, errors)
+	return there, back, errors
 }
 
 func rung(s Seen, p packet) Rung {

@@ -88,6 +88,37 @@ func TestJoinNeedsNoCommonClock(t *testing.T) {
 		if got, want := legText(back), "b eth1 true 64, r eth2 false 64, r eth1 true 63, a eth1 false 63"; got != want || len(errors) > 0 {
 			t.Fatalf("seed %d: back %s, not %s", seed, got, want)
 		}
+		for i, rung := range append(there, back...) {
+			if took := rung.Time.Sub(there[0].Time); took != time.Duration(i)*time.Microsecond {
+				t.Errorf("seed %d: rung %d is %s after the first", seed, i, took)
+			}
+		}
+	}
+}
+
+// A clock is moved only where the packet refutes it, and as little as that takes
+// where no answer says more.
+func TestJoinMovesClocksThatThePacketRefutes(t *testing.T) {
+	const from, to = "10.1.0.2", "10.3.0.9"
+	for _, c := range []struct {
+		name        string
+		r, b        time.Duration // when it passes r, and comes to b, by their clocks
+		wantR, want time.Duration
+	}{
+		{"clocks that may agree", 3 * time.Millisecond, 9 * time.Millisecond, 3 * time.Millisecond, 9 * time.Millisecond},
+		{"a router's that is late", -4 * time.Millisecond, 9 * time.Millisecond, 0, 9 * time.Millisecond},
+		{"both late", -4 * time.Millisecond, -9 * time.Millisecond, 0, 0},
+	} {
+		start := time.Unix(1000, 0)
+		there, _, _ := Join(Sent{Probe: Probe{Node: "a", Protocol: ICMP}, Session: session}, []Seen{
+			seen("a", "eth1", true, start, echo(t, false, from, to, 64, session)),
+			seen("r", "eth1", false, start.Add(c.r), echo(t, false, from, to, 64, session)),
+			seen("r", "eth2", true, start.Add(c.r), echo(t, false, from, to, 63, session)),
+			seen("b", "eth1", false, start.Add(c.b), echo(t, false, from, to, 63, session)),
+		})
+		if r, b := there[2].Time.Sub(start), there[3].Time.Sub(start); r != c.wantR || b != c.want {
+			t.Errorf("%s: r at %s, b at %s, want %s and %s", c.name, r, b, c.wantR, c.want)
+		}
 	}
 }
 
