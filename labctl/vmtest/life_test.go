@@ -43,7 +43,7 @@ func TestLab(t *testing.T) {
 		{"Capture", testCapture},
 		{"HaltAndStart", testHaltAndStart},
 		{"RouterReboots", testRouterReboots},
-		{"StaticRoutes", testStaticRoutes},
+		{"Stages", testStages},
 		{"AgentKilled", testAgentKilled},
 		{"AgentUpgraded", testAgentUpgraded},
 		{"MachineLost", testMachineLost},
