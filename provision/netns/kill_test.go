@@ -71,7 +71,7 @@ func child(role string, args ...string) error {
 // lockScript is a service, see providertest.
 const lockScript = `#!/bin/sh
 exec 9>>"$1"
-flock -n 9 || exit 1
+flock -w 1 9 || exit 1
 echo $$ >"$1"
 exec 3>&-
 trap 'kill $!; exit 0' TERM

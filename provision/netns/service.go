@@ -121,7 +121,9 @@ func lockHolder(path string) (pid int, held bool, err error) {
 	defer f.Close()
 	err = unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB)
 	if err == nil {
-		return 0, false, nil
+		// To close it is not enough: a process that is forked at this moment, for
+		// another node, holds it too until it runs its program.
+		return 0, false, unix.Flock(int(f.Fd()), unix.LOCK_UN)
 	}
 	if !errors.Is(err, unix.EWOULDBLOCK) {
 		return 0, false, fmt.Errorf("look at %s: %w", path, err)
