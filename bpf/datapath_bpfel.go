@@ -331,6 +331,7 @@ const (
 	DatapathReasonREASON_CSUM_L4            DatapathReason = 154
 	DatapathReasonREASON_FLOW_FULL          DatapathReason = 155
 	DatapathReasonREASON_NO_BACKEND         DatapathReason = 158
+	DatapathReasonREASON_UNKNOWN_FLOW       DatapathReason = 163
 	DatapathReasonREASON_NO_NAT_PORT        DatapathReason = 167
 	DatapathReasonREASON_NAT_PROTOCOL       DatapathReason = 168
 	DatapathReasonREASON_CLUSTER_IP         DatapathReason = 174
@@ -404,6 +405,7 @@ const (
 	DatapathMapFlows         = "flows"
 	DatapathMapFragments     = "fragments"
 	DatapathMapFrontends     = "frontends"
+	DatapathMapHandover      = "handover"
 	DatapathMapIpcache       = "ipcache"
 	DatapathMapMaglev        = "maglev"
 	DatapathMapMetrics       = "metrics"
@@ -495,6 +497,7 @@ type DatapathMapSpecs struct {
 	Flows         *ebpf.MapSpec `ebpf:"flows"`
 	Fragments     *ebpf.MapSpec `ebpf:"fragments"`
 	Frontends     *ebpf.MapSpec `ebpf:"frontends"`
+	Handover      *ebpf.MapSpec `ebpf:"handover"`
 	Ipcache       *ebpf.MapSpec `ebpf:"ipcache"`
 	Maglev        *ebpf.MapSpec `ebpf:"maglev"`
 	Metrics       *ebpf.MapSpec `ebpf:"metrics"`
@@ -546,6 +549,7 @@ type DatapathMaps struct {
 	Flows         *ebpf.Map `ebpf:"flows"`
 	Fragments     *ebpf.Map `ebpf:"fragments"`
 	Frontends     *ebpf.Map `ebpf:"frontends"`
+	Handover      *ebpf.Map `ebpf:"handover"`
 	Ipcache       *ebpf.Map `ebpf:"ipcache"`
 	Maglev        *ebpf.Map `ebpf:"maglev"`
 	Metrics       *ebpf.Map `ebpf:"metrics"`
@@ -571,6 +575,7 @@ func (m *DatapathMaps) Close() error {
 		m.Flows,
 		m.Fragments,
 		m.Frontends,
+		m.Handover,
 		m.Ipcache,
 		m.Maglev,
 		m.Metrics,

@@ -92,6 +92,7 @@
 //	more_flows      the same and the server → a second connection of that client's port
 //	recents         per CPU array: copies of the flows seen last
 //	epochs          array: hash of a client → how many flows were entered
+//	handover        until when programs with other maps of flows take their place
 //	nats            translated source, as replies see it → the true one
 //	fragments       datagram → ports
 //	sockets         socket and backend → the frontend it called

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -73,10 +74,29 @@ func (n *node) arrange(t testing.TB, words []string) bool {
 		level := map[string]DatapathListen{"nobody": DatapathListenLISTEN_NOBODY, "drops": DatapathListenLISTEN_DROPS,
 			"flows": DatapathListenLISTEN_FLOWS, "all": DatapathListenLISTEN_ALL}
 		n.put(t, Settings, uint32(0), DatapathSetting{Listen: uint32(level[words[1]])})
+	case "handover":
+		n.handover(t, words[1])
 	default:
 		return false
 	}
 	return true
+}
+
+// handover lasts for that many ticks more; 0 is none.
+func (n *node) handover(t testing.TB, words string) {
+	t.Helper()
+	more, err := strconv.Atoi(words)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var until uint32
+	if more != 0 {
+		if until, err = testOptions.Features.Clock().Now(); err != nil {
+			t.Fatal(err)
+		}
+		until += uint32(more)
+	}
+	n.put(t, Handover, uint32(0), until)
 }
 
 // tells runs a step, whatever its verdict, and compares its events.

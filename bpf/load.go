@@ -48,6 +48,7 @@ const (
 	MoreFlows     = "more_flows"
 	Recents       = "recents"
 	Epochs        = "epochs"
+	Handover      = "handover"
 	NATs          = "nats"
 	Fragments     = "fragments"
 	Sockets       = "sockets"

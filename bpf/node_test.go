@@ -145,6 +145,7 @@ func (n *node) reset(t testing.TB) {
 		n.put(t, IPCache, key, DatapathRemote{Identity: identity})
 	}
 	n.put(t, Settings, uint32(0), DatapathSetting{})
+	n.put(t, Handover, uint32(0), uint32(0))
 }
 
 func clearMap(t testing.TB, name string, m *ebpf.Map) {

@@ -22,7 +22,9 @@
 //  2. it is filled from the map, member by member as the types of both say;
 //  3. programs that use it are loaded;
 //  4. it is filled again with what has changed since;
-//  5. all links are turned to the new programs, each in one step;
+//  5. all links are turned to the new programs, each in one step. From here to 6
+//     a TCP packet in the middle of a connection that is not known is dropped, to
+//     come again: it may be one that began at the other programs;
 //  6. what was entered meanwhile is copied, where the new programs have nothing;
 //  7. the successor's pin is renamed to the map's.
 //

@@ -69,7 +69,7 @@ func TestSubscribe(t *testing.T) {
 		t.Errorf("heard %d of all, %d of flows, %d more of drops", heard, heardFlows, len(drops))
 	}
 	endAll()
-	eventually(t, time.Second, func() error {
+	eventually(t, func() error {
 		if w.a.listening() != 1 {
 			return context.DeadlineExceeded
 		}
@@ -78,7 +78,7 @@ func TestSubscribe(t *testing.T) {
 	endSome()
 	for range drops { // ends
 	}
-	eventually(t, time.Second, func() error {
+	eventually(t, func() error {
 		w.a.hub.mu.Lock()
 		defer w.a.hub.mu.Unlock()
 		if w.a.listening() != 0 || w.a.hub.reader != nil {

@@ -175,7 +175,7 @@ func TestPodsUnknown(t *testing.T) {
 	ended := make(chan struct{})
 	go func() { defer close(ended); d.Run(ctx) }()
 	d.Set(w.a.state)
-	eventually(t, 5*time.Second, func() error {
+	eventually(t, func() error {
 		if _, settled := d.Objects(); !settled {
 			return context.DeadlineExceeded
 		}
@@ -193,7 +193,7 @@ func TestPodsUnknown(t *testing.T) {
 	next.Cluster = &cluster
 	d.Set(next)
 	d.SetPods(nil)
-	eventually(t, 5*time.Second, func() error {
+	eventually(t, func() error {
 		if links, _ := d.pins.list(linksDir); len(links) != 11 {
 			return fmt.Errorf("pinned are %q", links)
 		}
@@ -207,7 +207,7 @@ func TestPodsUnknown(t *testing.T) {
 		t.Errorf("pod2 still has endpoint %d", id)
 	}
 	d.Set(w.a.state)
-	eventually(t, 5*time.Second, func() error {
+	eventually(t, func() error {
 		if links, _ := d.pins.list(linksDir); len(links) != 9 {
 			return context.DeadlineExceeded
 		}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -136,7 +137,7 @@ func (l *loader) reuse(now *loaded, programs []string) bool {
 var allMaps = []string{
 	bpf.Frontends, bpf.Slots, bpf.Backends, bpf.Maglev, bpf.Affinities, bpf.AffinityMatch,
 	bpf.Endpoints, bpf.Addresses, bpf.IPCache, bpf.Nonmasquerade, bpf.Devices, bpf.Flows,
-	bpf.MoreFlows, bpf.Recents, bpf.Epochs, bpf.NATs, bpf.Fragments, bpf.Sockets, bpf.Metrics, bpf.Settings, bpf.Events,
+	bpf.MoreFlows, bpf.Recents, bpf.Epochs, bpf.Handover, bpf.NATs, bpf.Fragments, bpf.Sockets, bpf.Metrics, bpf.Settings, bpf.Events,
 }
 
 func mapID(m *ebpf.Map) (ebpf.MapID, bool) {
@@ -337,6 +338,12 @@ func (l *loader) replace(now *loaded, spec *ebpf.CollectionSpec, plans map[strin
 	if err := fillNew(plans); err != nil { // so that as little as can be is on its way
 		return err
 	}
+	if err := now.handOver(plans, handoverTime); err != nil {
+		return err
+	}
+	if err := l.step("handover"); err != nil {
+		return err
+	}
 	l.turned = true
 	if err := l.hooks.turn(now.programs, l.step); err != nil {
 		return err
@@ -347,7 +354,38 @@ func (l *loader) replace(now *loaded, spec *ebpf.CollectionSpec, plans map[strin
 	if err := fillNew(plans); err != nil {
 		return err
 	}
+	if err := now.handOver(plans, 0); err != nil {
+		return err
+	}
 	return l.step("copied")
+}
+
+// handoverTime is more than it takes to turn all links of a busy node. It counts
+// only where the agent dies at it.
+const handoverTime = 5 * time.Second
+
+// handOver has programs wait with connections that they do not know, where those
+// before them keep them in other maps: for at most that long, 0 ends it.
+func (now *loaded) handOver(plans map[string]*mapPlan, most time.Duration) error {
+	moves := false
+	for name, plan := range plans {
+		moves = moves || isState(name) && len(plan.from) > 0
+	}
+	if !moves {
+		return nil
+	}
+	var until uint32
+	if most > 0 {
+		tick, err := now.maps.Clock.Now()
+		if err != nil {
+			return err
+		}
+		until = tick + now.maps.Clock.Ticks(most)
+	}
+	if err := now.maps.Map(bpf.Handover).Put(uint32(0), until); err != nil {
+		return fmt.Errorf("tell the programs of their exchange: %w", err)
+	}
+	return nil
 }
 
 // fillNew copies what came into the maps that lose their place since the last

@@ -33,7 +33,7 @@ func TestDeviceMadeAgain(t *testing.T) {
 			dial(t, w.a.pods["pod1"], "172.20.0.11:8080")
 
 			w.a.ns.IP("link del eth2")
-			eventually(t, time.Second, func() error {
+			eventually(t, func() error {
 				if o := w.a.object(kindProgram, "to_netdev@eth2"); o.Condition != api.Drifted || !strings.Contains(o.Reason, "eth2") {
 					return fmt.Errorf("%+v", o)
 				}
@@ -46,7 +46,7 @@ func TestDeviceMadeAgain(t *testing.T) {
 			w.a.ns.IP("addr add 192.168.30.100/24 dev eth2")
 			w.a.ns.IP("route add 10.10.0.0/16 via 192.168.30.200")
 			w.outside.IP("addr add 192.168.30.200/24 dev eth0")
-			eventually(t, time.Second, func() error {
+			eventually(t, func() error {
 				if o := w.a.object(kindProgram, "to_netdev@eth2"); o.Condition != api.InPlace || o.Mended != 1 {
 					return fmt.Errorf("%+v", o)
 				}
@@ -86,15 +86,15 @@ func TestReaction(t *testing.T) {
 	w := newWorld(t)
 	w.a.start()
 	w.a.ns.IP("link del eth2")
-	eventually(t, time.Second, func() error { return w.a.is("to_netdev@eth2", api.Drifted) })
+	eventually(t, func() error { return w.a.is("to_netdev@eth2", api.Drifted) })
 	best := time.Hour
 	for range 5 { // the machine may be busy
 		w.a.ns.IP("link add eth2 type veth peer name other")
 		began := time.Now()
-		eventually(t, time.Second, func() error { return w.a.is("to_netdev@eth2", api.InPlace) })
+		eventually(t, func() error { return w.a.is("to_netdev@eth2", api.InPlace) })
 		best = min(best, time.Since(began))
 		w.a.ns.IP("link del eth2")
-		eventually(t, time.Second, func() error { return w.a.is("to_netdev@eth2", api.Drifted) })
+		eventually(t, func() error { return w.a.is("to_netdev@eth2", api.Drifted) })
 	}
 	t.Logf("a new device has its programs after %v", best)
 	if best > 50*time.Millisecond {
@@ -169,7 +169,7 @@ func TestForeignFilters(t *testing.T) {
 	w.foreign("eth1", 7)
 	w.foreign("eth2", filterPriority)
 	w.a.launch(func(d *Datapath) { d.noTCX = true })
-	eventually(t, 10*time.Second, func() error {
+	eventually(t, func() error {
 		if o := w.a.object(kindProgram, "to_netdev@eth2"); o.Condition != api.Failed || !strings.Contains(o.Reason, "tc filter del") {
 			return fmt.Errorf("%+v", o)
 		}
@@ -307,7 +307,7 @@ func TestTunnelGivenUp(t *testing.T) {
 			w.a.ns.IP("route add 172.20.1.0/24 via 192.168.10.101")
 			w.b.ns.IP("route add 172.20.0.0/24 via 192.168.10.100")
 			open.say()
-			eventually(t, time.Second, func() error {
+			eventually(t, func() error {
 				links, err := w.a.pins.list(linksDir)
 				if err == nil && strings.Contains(strings.Join(links, " "), route.TunnelDevice) {
 					err = fmt.Errorf("left %q", links)
@@ -352,7 +352,7 @@ func TestTooSmall(t *testing.T) {
 	cluster.MapSizes.Services = 50
 	w.a.state.Cluster = &cluster
 	w.a.Set(w.a.state)
-	eventually(t, 5*time.Second, func() error {
+	eventually(t, func() error {
 		o := w.a.object(kindMap, bpf.Frontends)
 		if o.Condition != api.Failed || o.Reason != "frontends: map is full at 50 entries (raise cluster.mapSizes.services in the topology)" {
 			return fmt.Errorf("%+v", o)
@@ -366,7 +366,7 @@ func TestTooSmall(t *testing.T) {
 	dial(t, w.a.pods["pod1"], "172.20.0.11:8080")
 	cluster.MapSizes.Services = 60
 	w.a.Set(w.a.state)
-	eventually(t, 5*time.Second, func() error { // it fits, and is full
+	eventually(t, func() error { // it fits, and is full
 		if o := w.a.object(kindMap, bpf.Frontends); !strings.Contains(o.Reason, "full at 60") {
 			return fmt.Errorf("%+v", o)
 		}
@@ -404,7 +404,7 @@ func TestNoPins(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.a.launch()
-	eventually(t, 5*time.Second, func() error {
+	eventually(t, func() error {
 		if o := w.a.object(kindProgram, "all"); !strings.Contains(o.Reason, "--bpf") {
 			return fmt.Errorf("%+v", o)
 		}

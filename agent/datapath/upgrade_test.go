@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -22,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/native-routing/labctl/agent/api"
+	"github.com/native-routing/labctl/agent/nstest"
 	"github.com/native-routing/labctl/bpf"
 )
 
@@ -262,6 +264,95 @@ func TestUpgrade(t *testing.T) {
 			speak("in the end")
 		})
 	}
+}
+
+// TestBegunWhileTurned begins connections at every moment of an exchange of the
+// maps of flows, to a service whose backends are here and elsewhere: each is
+// served until all is over, though programs meet packets of connections that
+// others have entered.
+func TestBegunWhileTurned(t *testing.T) {
+	for _, way := range []string{"tcx", "clsact"} {
+		t.Run(way, func(t *testing.T) {
+			noTCX := func(d *Datapath) { d.noTCX = way == "clsact" }
+			w := newWorld(t)
+			w.a.start(noTCX)
+			w.b.start()
+			for pod, address := range map[*nstest.Namespace]string{w.a.pods["pod1"]: "172.20.0.10:8080", w.b.pods["pod"]: "172.20.1.10:8080"} {
+				serve(t, pod, address)
+			}
+			service(t, w.a.maps(), "192.168.30.100:30080", "172.20.0.10:8080", "172.20.1.10:8080")
+			dial(t, w.outside, "192.168.30.100:30080") // neighbours are known then
+			w.a.stop()
+
+			var begun []chan error
+			at, over := "", make(chan struct{})
+			w.a.state.Cluster.MapSizes.Flows *= 2
+			w.a.state.Cluster.MapSizes.NAT *= 2
+			w.a.start(noTCX, func(d *Datapath) {
+				d.step = func(step string) error {
+					if step == "handover" || strings.HasPrefix(step, "turned") {
+						at += step + ", "
+						for range 5 {
+							begun = append(begun, begin(w.outside, "192.168.30.100:30080", over))
+						}
+						time.Sleep(10 * time.Millisecond)
+					}
+					return nil
+				}
+			})
+			close(over)
+			failed := 0
+			for _, end := range begun {
+				if err := <-end; err != nil {
+					failed++
+					t.Error(err)
+				}
+			}
+			t.Logf("%d of %d connections failed, begun at %s", failed, len(begun), at)
+			if until := w.a.handover(); len(begun) < 25 || until != 0 {
+				t.Errorf("%d connections were begun; the handover lasts until %d", len(begun), until)
+			}
+		})
+	}
+}
+
+// begin makes a connection, talks by it until over, and says how it went.
+func begin(ns *nstest.Namespace, to string, over chan struct{}) chan error {
+	ended := make(chan error, 1)
+	go func() {
+		var conn net.Conn
+		var err error
+		ns.Do(func() { conn, err = net.DialTimeout("tcp4", to, 5*time.Second) })
+		if err != nil {
+			ended <- err
+			return
+		}
+		defer conn.Close()
+		k := talk{conn: conn}
+		for err == nil && !closed(over) {
+			err = k.try()
+		}
+		ended <- errors.Join(err, k.try())
+	}()
+	return ended
+}
+
+func closed(c chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// handover is until when programs wait.
+func (n *node) handover() (until uint32) {
+	n.t.Helper()
+	if err := n.maps().Map(bpf.Handover).Lookup(uint32(0), &until); err != nil {
+		n.t.Fatal(err)
+	}
+	return until
 }
 
 // chatter talks without pause until the function it returns is called, which

@@ -38,6 +38,7 @@ var reasons = map[bpf.DatapathReason]string{
 	155: "CT: Map insertion failed",
 	157: "IP fragmentation not supported",
 	158: "Service backend not found",
+	163: "Unknown connection tracking state",
 	167: "No mapping for NAT masquerade",
 	168: "Unsupported protocol for NAT masquerade",
 	169: "FIB lookup failed",

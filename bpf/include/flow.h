@@ -381,6 +381,20 @@ INLINE void story_begins(struct story *story)
 	story->notable = 1;
 }
 
+/* Whether a packet that belongs to nothing here may belong to what the programs
+ * of before or after these have entered. It is dropped then: taken for another
+ * connection's it would end the one that it is of, and TCP sends it again when
+ * the agent has copied what it belongs to. */
+INLINE bool may_be_elsewhere(const struct packet *packet)
+{
+	__u32 key = 0, *until;
+
+	if (packet->tuple.proto != PROTO_TCP || is_error(packet) || is_opening(packet))
+		return false;
+	until = bpf_map_lookup_elem(&handover, &key);
+	return until && *until && (__s32)(*until - ticks()) > 0;
+}
+
 /* An error or an answer to an echo that nobody knows of is no first packet. */
 INLINE bool begins_nothing(const struct packet *packet)
 {

@@ -335,6 +335,16 @@ struct {
 	__type(value, __u32);
 } epochs SEC(".maps");
 
+/* The tick until which programs are being exchanged for others that keep flows
+ * and translations in other maps; 0 at all other times. A tick, so that it ends by
+ * itself should the agent die. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} handover SEC(".maps");
+
 /* A translated source, as its replies come in. The way out is in the flow. */
 struct nat_key {
 	__be32 remote;

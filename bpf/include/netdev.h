@@ -21,6 +21,8 @@ INLINE int netdev_to_pod(struct __sk_buff *ctx, struct packet *packet, struct st
 	}
 	if (begins_nothing(packet))
 		return pass_untracked(ctx, packet, story);
+	if (may_be_elsewhere(packet))
+		return DROP(UNKNOWN_FLOW);
 	story_begins(story);
 	flow_init(&begun, packet);
 	begun.identity = identity_of(packet->tuple.saddr);
@@ -63,6 +65,15 @@ INLINE int netdev_reply(struct __sk_buff *ctx, struct packet *packet, const stru
 	return deliver(ctx, pod, story);
 }
 
+/* What may have a flow or a translated source: whatever the node begins has one. */
+INLINE bool is_ours(const struct packet *packet)
+{
+	const struct tuple *tuple = &packet->tuple;
+
+	return is_nat_port(tuple->proto, tuple->dport) ||
+	       frontend_lookup(tuple->daddr, tuple->dport, tuple->proto, false);
+}
+
 /* To an address of the node, or one that it stands for: a service, or not. */
 INLINE int netdev_request(struct __sk_buff *ctx, struct packet *packet, struct story *story)
 {
@@ -77,6 +88,8 @@ INLINE int netdev_request(struct __sk_buff *ctx, struct packet *packet, struct s
 	}
 	if (is_error(packet))
 		return 0;
+	if (!flow && may_be_elsewhere(packet) && is_ours(packet))
+		return DROP(UNKNOWN_FLOW);
 	flow_init(&begun, packet);
 	rc = balance(packet, &begun, false);
 	if (rc || !begun.service)
@@ -223,6 +236,8 @@ INLINE int leave_unknown(struct __sk_buff *ctx, struct packet *packet,
 
 	if (decision == DECISION_KEEP)
 		return 0;
+	if (may_be_elsewhere(packet))
+		return DROP(UNKNOWN_FLOW);
 	story_begins(story);
 	flow_init(&begun, packet);
 	begun.client_ep = endpoint_id(packet->tuple.saddr);

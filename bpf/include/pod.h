@@ -118,6 +118,8 @@ INLINE int pod_sends(struct __sk_buff *ctx, struct packet *packet, struct story 
 		flow_touch(found.flow, WAY_REQUEST, packet, &packet->tuple, story);
 	} else if (begins_nothing(packet)) {
 		return pass_untracked(ctx, packet, story);
+	} else if (!found.flow && may_be_elsewhere(packet)) {
+		return DROP(UNKNOWN_FLOW);
 	} else {
 		story_begins(story);
 		rc = pod_begins(packet, &begun, self, found.vacant);
@@ -190,6 +192,8 @@ INLINE int pod_receives(struct __sk_buff *ctx, struct packet *packet, struct sto
 	}
 	if (begins_nothing(packet))
 		return 0;
+	if (may_be_elsewhere(packet))
+		return DROP(UNKNOWN_FLOW);
 	story_begins(story);
 	flow_init(&begun, packet);
 	begun.identity = identity_of(packet->tuple.saddr);
