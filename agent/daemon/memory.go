@@ -5,6 +5,7 @@ package daemon
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"os"
 	"runtime/debug"
 	"strings"
@@ -23,27 +24,50 @@ const calmDown = 3 * time.Second
 // from the page cache. An error leaves things as they are.
 func giveBack() {
 	debug.FreeOSMemory()
-	maps, err := os.Open("/proc/self/maps")
+	smaps, err := os.Open("/proc/self/smaps")
 	if err != nil {
 		return
 	}
-	defer maps.Close()
-	lines := bufio.NewScanner(maps)
-	for lines.Scan() {
-		start, end, ok := ownPages(lines.Text())
-		if ok {
-			_, _, _ = unix.Syscall(unix.SYS_MADVISE, start, end-start, unix.MADV_DONTNEED)
-		}
+	defer smaps.Close()
+	for _, r := range droppable(smaps) {
+		_, _, _ = unix.Syscall(unix.SYS_MADVISE, r.start, r.end-r.start, unix.MADV_DONTNEED)
 	}
 }
 
-// ownPages finds in a line of /proc/self/maps (proc(5)) what is mapped from a
-// file and cannot be written to: to drop such pages loses nothing.
-func ownPages(line string) (start, end uintptr, ok bool) {
-	fields := strings.Fields(line)
-	if len(fields) < 6 || !strings.HasPrefix(fields[5], "/") || strings.Contains(fields[1], "w") {
-		return 0, 0, false
+// region is a range of addresses.
+type region struct{ start, end uintptr }
+
+// droppable are the mappings in an smaps (proc(5)) that cannot be written to and
+// hold just what their files hold: to drop their pages loses nothing. What was
+// written to once, as the dynamic linker does before it takes away the right to
+// (RELRO), is not among them.
+func droppable(smaps io.Reader) []region {
+	var found []region
+	var at region
+	var clean bool
+	for lines := bufio.NewScanner(smaps); lines.Scan(); {
+		words := strings.Fields(lines.Text())
+		if len(words) < 2 {
+			continue
+		}
+		switch name, field := strings.CutSuffix(words[0], ":"); {
+		case !field:
+			at, clean = fromFile(words)
+		case name == "Anonymous", name == "Swap":
+			clean = clean && words[1] == "0"
+		case name == "VmFlags" && clean: // the last one
+			found = append(found, at)
+		}
 	}
-	_, err := fmt.Sscanf(fields[0], "%x-%x", &start, &end)
-	return start, end, err == nil && end > start
+	return found
+}
+
+// fromFile reads the first line of a mapping, in words: whether it is of a file
+// and cannot be written to.
+func fromFile(words []string) (at region, ok bool) {
+	if len(words) < 6 || !strings.HasPrefix(words[5], "/") || strings.Contains(words[1], "w") {
+		return at, false
+	}
+	_, err := fmt.Sscanf(words[0], "%x-%x", &at.start, &at.end)
+	return at, err == nil && at.end > at.start
 }
