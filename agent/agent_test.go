@@ -79,7 +79,7 @@ func TestConverges(t *testing.T) {
 	if applied := p.put(studyState()); applied != (api.Applied{Generation: "1", Changed: true}) {
 		t.Errorf("first: %+v", applied)
 	}
-	took := p.until(time.Second, "settled", func(s api.Status) bool { return s.Settled })
+	took := p.until("settled", func(s api.Status) bool { return s.Settled })
 	t.Logf("settled in %v", took)
 	asSettled(t, p)
 	for _, name := range []string{"labctl_host", "labctl_net"} {
@@ -93,7 +93,7 @@ func TestConverges(t *testing.T) {
 	if applied := p.put(studyState()); applied != (api.Applied{Generation: "1", Changed: false}) {
 		t.Errorf("the same again: %+v", applied)
 	}
-	p.until(time.Second, "settled", func(s api.Status) bool { return s.Settled })
+	p.until("settled", func(s api.Status) bool { return s.Settled })
 	asSettled(t, p)
 
 	// A node that carries no pods any more keeps nothing.
@@ -134,14 +134,14 @@ func TestMends(t *testing.T) {
 			before := find(p.status(), api.OwnerAgent, test.object).Mended
 			s.node.IP(test.fault)
 			if test.object == "" {
-				p.until(time.Second, "the fault is seen", func(s api.Status) bool {
+				p.until("the fault is seen", func(s api.Status) bool {
 					return find(s, api.OwnerLab, "eth1").Reason == "down"
 				})
 				s.node.IP("link set eth1 up")
 				s.node.IP("route add 192.168.20.0/24 via 192.168.10.200 proto static")
 				s.node.IP("route add 172.20.0.0/16 via 192.168.10.200 proto static")
 			}
-			took := p.until(time.Second, "mended", func(s api.Status) bool {
+			took := p.until("mended", func(s api.Status) bool {
 				return s.Settled && lines(s) == inPlace &&
 					(test.object == "" || find(s, api.OwnerAgent, test.object).Mended > before)
 			})
@@ -176,7 +176,7 @@ func TestReports(t *testing.T) {
 				where = s.rest
 			}
 			where.Run("sh", "-c", test.fault)
-			p.until(time.Second, "reported", func(s api.Status) bool {
+			p.until("reported", func(s api.Status) bool {
 				o := find(s, api.OwnerLab, test.object)
 				return s.Settled && o.Condition == api.Drifted && o.Reason == test.want
 			})
@@ -216,12 +216,12 @@ func TestPeerBecomesAdjacent(t *testing.T) {
 	}
 
 	s.node.IP("route add 192.168.20.100/32 dev eth1 proto static")
-	p.until(time.Second, "in place", func(s api.Status) bool { return find(s, api.OwnerAgent, refusedName).Condition == api.InPlace })
+	p.until("in place", func(s api.Status) bool { return find(s, api.OwnerAgent, refusedName).Condition == api.InPlace })
 	if got, want := route(), "172.20.2.0/24 via 192.168.20.100 dev eth1 proto 108 \n"; got != want {
 		t.Errorf("adjacent: %q, want %q", got, want)
 	}
 	s.node.IP("route del 192.168.20.100/32")
-	p.until(time.Second, "skipped again", func(s api.Status) bool { return find(s, api.OwnerAgent, refusedName) == want })
+	p.until("skipped again", func(s api.Status) bool { return find(s, api.OwnerAgent, refusedName) == want })
 	if got := route(); got != "" {
 		t.Errorf("a stale route to a peer behind a gateway: %s", got)
 	}
@@ -229,7 +229,7 @@ func TestPeerBecomesAdjacent(t *testing.T) {
 	// No route at all, and then one again.
 	s.node.IP("route del default")
 	s.node.IP("route del 192.168.20.0/24")
-	p.until(time.Second, "unreachable", func(s api.Status) bool {
+	p.until("unreachable", func(s api.Status) bool {
 		o := find(s, api.OwnerAgent, refusedName)
 		return s.Settled && o.Condition == api.Refused &&
 			o.Reason == "k8s-w0 (192.168.20.100) is not reachable, so there is no route to its pods in 172.20.2.0/24: network is unreachable"
@@ -250,9 +250,9 @@ func TestForeignRoutesStay(t *testing.T) {
 		t.Errorf("routes: %s", got)
 	}
 	s.node.IP("route delete " + foreign) // the cure that was told
-	p.until(time.Second, "in place", func(s api.Status) bool { return find(s, api.OwnerAgent, directName).Condition == api.InPlace })
+	p.until("in place", func(s api.Status) bool { return find(s, api.OwnerAgent, directName).Condition == api.InPlace })
 	s.node.IP("route prepend " + foreign)
-	p.until(time.Second, "overruled", func(s api.Status) bool {
+	p.until("overruled", func(s api.Status) bool {
 		return find(s, api.OwnerAgent, directName).Reason == "another's route comes before it: "+foreign+". Remove that (ip route delete "+foreign+")"
 	})
 	if got := s.node.IP("route show 172.20.1.0/24"); strings.Count(got, "\n") != 2 {

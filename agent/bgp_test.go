@@ -19,10 +19,6 @@ import (
 	"github.com/native-routing/labctl/agent/nstest"
 )
 
-// converge is how long sessions may take: a speaker calls for the first time
-// after two seconds.
-const converge = 30 * time.Second
-
 // neighbours are a node with pods and a router, on one link.
 func neighbours(t *testing.T) (node, router *nstest.Namespace) {
 	node, router = nstest.New(t), nstest.New(t)
@@ -52,12 +48,6 @@ func speakingRouter(generation string) api.State {
 	}
 }
 
-func (p *process) settleSlowly(state api.State) {
-	p.t.Helper()
-	p.put(state)
-	p.until(converge, "settled", func(s api.Status) bool { return s.Settled && s.Generation == state.Generation })
-}
-
 // TestBGP: the router learns the node's pods, keeps them while either agent is
 // exchanged, forgets them when the node says so, and leaves nothing behind.
 func TestBGP(t *testing.T) {
@@ -65,8 +55,8 @@ func TestBGP(t *testing.T) {
 	nodeDir, routerDir := t.TempDir(), t.TempDir()
 	a, r := start(t, node, nodeDir, ""), start(t, router, routerDir, "")
 	a.put(speakingNode("1"))
-	r.settleSlowly(speakingRouter("1"))
-	a.until(converge, "settled", func(s api.Status) bool { return s.Settled })
+	r.settle(speakingRouter("1"))
+	a.until("settled", func(s api.Status) bool { return s.Settled })
 	const learned = "172.20.0.0/24 via 192.168.10.100 dev eth1 proto bgp metric 108"
 	table := func() string { return strings.Join(strings.Fields(router.IP("route show 172.20.0.0/24")), " ") }
 	if got := table(); got != learned {
@@ -87,10 +77,10 @@ func TestBGP(t *testing.T) {
 	stop, lost := watchRoute(router)
 	a.kill(unix.SIGKILL)
 	a = start(t, node, nodeDir, "")
-	a.until(converge, "settled after its restart", func(s api.Status) bool { return s.Settled })
+	a.until("settled after its restart", func(s api.Status) bool { return s.Settled })
 	r.kill(unix.SIGTERM)
 	r = start(t, router, routerDir, "")
-	r.until(converge, "settled after its restart", func(s api.Status) bool { return s.Settled })
+	r.until("settled after its restart", func(s api.Status) bool { return s.Settled })
 	close(stop)
 	if n := <-lost; n > 0 {
 		t.Errorf("the route was away %d times", n)
@@ -99,16 +89,16 @@ func TestBGP(t *testing.T) {
 	// The node has nothing to say any more: the route goes, and so does the session.
 	silent := speakingNode("2")
 	silent.BGP = nil
-	a.settleSlowly(silent)
-	r.until(converge, "the session's end", func(s api.Status) bool { return s.BGP.Peers[0].State != "established" })
+	a.settle(silent)
+	r.until("the session's end", func(s api.Status) bool { return s.BGP.Peers[0].State != "established" })
 	left := time.Now()
-	for table() != "" && time.Since(left) < converge {
+	for table() != "" && time.Since(left) < patience {
 		time.Sleep(20 * time.Millisecond)
 	}
 	if took := time.Since(left); took > 10*time.Second { // much less than neighbours wait for a speaker that is exchanged
 		t.Errorf("the router kept the route for %v", took)
 	}
-	r.settleSlowly(api.State{Generation: "3", Lab: "study", Node: "router"})
+	r.settle(api.State{Generation: "3", Lab: "study", Node: "router"})
 	if listening := router.Run("ss", "-Hltn"); listening != "" {
 		t.Errorf("it speaks BGP no more, and listens: %s", listening)
 	}
@@ -153,9 +143,9 @@ router bgp 65000
 	router.IP("addr add 10.10.1.200/24 dev loop1")
 	router.IP("link set loop1 up")
 	a := start(t, node, t.TempDir(), "")
-	a.settleSlowly(speakingNode("1"))
+	a.settle(speakingNode("1"))
 	var got string
-	for end := time.Now().Add(converge); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		if got = strings.Join(strings.Fields(router.IP("route show 172.20.0.0/24")), " "); got != "" {
 			break
 		}
@@ -168,7 +158,7 @@ router bgp 65000
 		t.Errorf("FRR sees\n%s", summary)
 	}
 	// What FRR advertises, the node learns.
-	a.until(converge, "10.10.1.0/24", func(api.Status) bool {
+	a.until("10.10.1.0/24", func(api.Status) bool {
 		return strings.Contains(node.IP("route show 10.10.1.0/24"), "via 192.168.10.200 dev eth1 proto bgp metric 108")
 	})
 }

@@ -38,7 +38,7 @@ func TestClockOffset(t *testing.T) {
 		})
 		defer client.Close()
 		got, err := api.ClockOffset(t.Context(), client)
-		if err != nil || (got-ahead).Abs() > 100*time.Millisecond || ahead == 0 && got != 0 {
+		if err != nil || (got-ahead).Abs() > time.Second || ahead == 0 && got != 0 {
 			t.Errorf("a clock that is %s ahead is measured as %s, %v", ahead, got, err)
 		}
 	}

@@ -88,7 +88,7 @@ func TestExecShell(t *testing.T) {
 	if _, err := terminal.WriteString("sleep 100\n"); err != nil {
 		t.Fatal(err)
 	}
-	m.until(5*time.Second, "the sleeper", func() bool { return slices.Contains(programs(curlPod().UID), "sleep") })
+	m.until("the sleeper", func() bool { return slices.Contains(programs(curlPod().UID), "sleep") })
 	if _, err := terminal.WriteString("\x03"); err != nil { // Ctrl-C
 		t.Fatal(err)
 	}

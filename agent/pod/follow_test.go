@@ -100,7 +100,7 @@ func TestExecSignals(t *testing.T) {
 			if text != test.out || status.ExitStatus() != test.code || status.Signaled() && status.Signal() != test.killed {
 				t.Errorf("ended with %v, said %q", cmd.ProcessState, text)
 			}
-			m.until(time.Second, "nothing is left", func() bool { return !sleeps() })
+			m.until("nothing is left", func() bool { return !sleeps() })
 		})
 	}
 	// A container's end is that of what was run in it.
@@ -108,7 +108,7 @@ func TestExecSignals(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	m.until(3*time.Second, "it sleeps", sleeps)
+	m.until("it sleeps", sleeps)
 	_ = unix.Kill(m.pod("curl-pod").PID, unix.SIGKILL)
 	_ = cmd.Wait()
 	if status := waitStatus(cmd); status.Signal() != unix.SIGKILL {
@@ -181,22 +181,22 @@ func TestExecJobControl(t *testing.T) {
 		{"in a pipeline", "true | ", "128"}, // which is bash's word at home, too
 	} {
 		write(test.prefix + agent + "sleep 100\n")
-		m.until(3*time.Second, test.name+": it sleeps", sleeps)
+		m.until(test.name+": it sleeps", sleeps)
 		write("\x1a") // Ctrl-Z
 		read("Stopped")
 		read("ready:" + test.stopped + "# ")
 		write("fg\n")
 		read("sleep 100")
-		m.until(3*time.Second, test.name+": it goes on", func() bool { return !stopped("sleep") })
+		m.until(test.name+": it goes on", func() bool { return !stopped("sleep") })
 		write("\x03") // Ctrl-C
 		read("ready:130# ")
-		m.until(time.Second, test.name+": it has ended", func() bool { return !sleeps() })
+		m.until(test.name+": it has ended", func() bool { return !sleeps() })
 	}
 	// A shell in the pod takes the terminal, stops what it runs, and gives it back.
 	write("sh -c '" + strings.TrimSuffix(agent, "-- ") + "; read line; echo got $line'\n")
 	read("root@curl-pod:/# ")
 	write("sleep 100\n")
-	m.until(3*time.Second, "it sleeps", sleeps)
+	m.until("it sleeps", sleeps)
 	write("\x1a")
 	read("Stopped")
 	write("kill %1; wait; tty; exit\n")

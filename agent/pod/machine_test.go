@@ -211,14 +211,18 @@ func programs(uid string) (names []string) {
 	return names
 }
 
+// patience is for a machine that other tests keep busy: how fast things are is
+// measured elsewhere.
+const patience = 20 * time.Second
+
 // until waits for ok and says how long it took.
-func (m *machine) until(limit time.Duration, what string, ok func() bool) time.Duration {
+func (m *machine) until(what string, ok func() bool) time.Duration {
 	m.t.Helper()
 	begin := time.Now()
 	for !ok() {
-		if time.Since(begin) > limit {
+		if time.Since(begin) > patience {
 			objects, _ := m.Objects()
-			m.t.Fatalf("%s: not within %v:\n%+v\n%+v", what, limit, objects, m.Pods())
+			m.t.Fatalf("%s: not within %v:\n%+v\n%+v", what, patience, objects, m.Pods())
 		}
 		time.Sleep(time.Millisecond)
 	}
@@ -228,7 +232,7 @@ func (m *machine) until(limit time.Duration, what string, ok func() bool) time.D
 func (m *machine) settle(state api.State) time.Duration {
 	m.t.Helper()
 	m.Set(state)
-	return m.until(20*time.Second, "settled", func() bool {
+	return m.until("settled", func() bool {
 		_, settled := m.Objects()
 		return settled
 	})

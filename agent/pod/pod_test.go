@@ -133,7 +133,7 @@ func TestTakesOver(t *testing.T) {
 	m.stop()
 	m.start()
 	m.settle(state(webPod(11, "webpod")))
-	removed := m.until(3*time.Second, "the other is removed", func() bool { return len(m.Pods()) == 1 })
+	removed := m.until("the other is removed", func() bool { return len(m.Pods()) == 1 })
 	if removed > curlPod().Grace {
 		t.Errorf("removed only after %v: its end was not heard", removed)
 	}
@@ -153,7 +153,7 @@ func TestTakesOver(t *testing.T) {
 	changed := webPod(11, "webpod")
 	changed.Spec.Containers[0].Argv = []string{"--port", "9090"}
 	m.Set(state(changed))
-	m.until(5*time.Second, "replaced", func() bool {
+	m.until("replaced", func() bool {
 		now := m.pod("webpod")
 		return now.PID != before[1].PID && now.Ready
 	})
@@ -172,12 +172,12 @@ func TestSandboxKilled(t *testing.T) {
 			m := newMachine(t, dir)
 			p := toolPod(10, "curl-pod", "sh", "-c", "setsid sleep 1000 & wait")
 			m.settle(state(p, webPod(11, "webpod")))
-			m.until(2*time.Second, "the sleeper", func() bool { return len(marked(p.UID)) >= 3 })
+			m.until("the sleeper", func() bool { return len(marked(p.UID)) >= 3 })
 			before, pids := m.pod("curl-pod"), marked(p.UID)
 			if err := unix.Kill(before.PID, unix.SIGKILL); err != nil {
 				t.Fatal(err)
 			}
-			took := m.until(5*time.Second, "made again", func() bool {
+			took := m.until("made again", func() bool {
 				now := m.pod("curl-pod")
 				return now.PID != before.PID && now.Ready
 			})
@@ -201,7 +201,7 @@ func TestSandboxKilled(t *testing.T) {
 				t.Fatal(err)
 			}
 			m.restart(state(p, webPod(11, "webpod")))
-			m.until(5*time.Second, "made again by the next", func() bool {
+			m.until("made again by the next", func() bool {
 				now := m.pod("webpod")
 				return now.PID != pid && now.Ready
 			})
@@ -218,7 +218,7 @@ func TestLinkFaults(t *testing.T) {
 	for _, fault := range []string{"link del " + device, "link set " + device + " down", "link set " + device + " mtu 1400", "link set " + device + " alias other"} {
 		mended := m.object("curl-pod").Mended
 		m.ns.IP(fault)
-		took := m.until(2*time.Second, fault, func() bool {
+		took := m.until(fault, func() bool {
 			o := m.object("curl-pod")
 			return o.Mended > mended && o.Condition == api.InPlace && strings.Contains(m.ns.IP("link show"), device)
 		})
@@ -235,7 +235,7 @@ func TestLinkFaults(t *testing.T) {
 	} {
 		m.in("curl-pod", append([]string{"ip"}, strings.Fields(test.fault)...)...)
 		if test.reason != "" {
-			m.until(time.Second, test.fault, func() bool {
+			m.until(test.fault, func() bool {
 				o := m.object("curl-pod")
 				return o.Condition == api.Drifted && strings.HasPrefix(o.Reason+"; ", test.reason)
 			})
@@ -245,7 +245,7 @@ func TestLinkFaults(t *testing.T) {
 			}
 		}
 		m.settle(s)
-		m.until(time.Second, "put right", func() bool { return m.object("curl-pod").Condition == api.InPlace })
+		m.until("put right", func() bool { return m.object("curl-pod").Condition == api.InPlace })
 		m.route()
 		m.in("curl-pod", "ping", "-c1", "-W1", "172.20.0.1")
 	}
@@ -262,14 +262,14 @@ func TestNotWritable(t *testing.T) {
 	var reported []error
 	m.config.Report = func(err error) { reported = append(reported, err) }
 	m.restart(state(curlPod()))
-	m.until(time.Second, "failed", func() bool {
+	m.until("failed", func() bool {
 		o := m.object("curl-pod")
 		return o.Condition == api.Failed && strings.Contains(o.Reason, "not a directory")
 	})
 	if err := os.Remove(blocked); err != nil {
 		t.Fatal(err)
 	}
-	m.until(3*time.Second, "made after all", func() bool { return m.pod("curl-pod").Ready })
+	m.until("made after all", func() bool { return m.pod("curl-pod").Ready })
 
 	// One pod's directory alone.
 	p := webPod(11, "webpod")
@@ -278,27 +278,27 @@ func TestNotWritable(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.Set(state(curlPod(), p))
-	m.until(time.Second, "failed", func() bool { return m.object("webpod").Condition == api.Failed })
+	m.until("failed", func() bool { return m.object("webpod").Condition == api.Failed })
 	if o := m.object("curl-pod"); o.Condition != api.InPlace {
 		t.Errorf("the other: %+v", o)
 	}
 	if err := os.Remove(blocked); err != nil {
 		t.Fatal(err)
 	}
-	m.until(3*time.Second, "made after all", func() bool { return m.pod("webpod").Ready })
+	m.until("made after all", func() bool { return m.pod("webpod").Ready })
 
 	// A sandbox that cannot run is told with its own words, and is not started in a rush.
 	bad := webPod(12, "bad")
 	m.stop()
 	m.config.Executable = "/bin/false"
 	m.restart(state(curlPod(), p, bad))
-	m.until(time.Second, "failed", func() bool {
+	m.until("failed", func() bool {
 		return strings.HasPrefix(m.object("bad").Reason, "the sandbox ended at once: exit status 1; ")
 	})
 	m.stop()
 	m.config.Executable, _ = os.Executable()
 	m.restart(state(curlPod(), p, bad))
-	m.until(3*time.Second, "made after all", func() bool { return m.pod("bad").Ready })
+	m.until("made after all", func() bool { return m.pod("bad").Ready })
 }
 
 func TestRefused(t *testing.T) {
@@ -307,14 +307,14 @@ func TestRefused(t *testing.T) {
 	escape.UID, elsewhere.Node = "../..", "k8s-w1"
 	s := state(escape, elsewhere)
 	m.Set(s)
-	m.until(time.Second, "refused", func() bool {
+	m.until("refused", func() bool {
 		objects, settled := m.Objects()
 		return !settled && len(objects) == 1 && objects[0].Reason == `UID "../.." cannot be the name of a directory`
 	})
 	s = state(webPod(12, "webpod"))
 	s.Pods = nil
 	m.Set(s)
-	m.until(time.Second, "refused", func() bool { return m.object("webpod").Reason == "the node has no pod network" })
+	m.until("refused", func() bool { return m.object("webpod").Reason == "the node has no pod network" })
 }
 
 // Managers that come and go at any moment, and states that change meanwhile:
@@ -338,7 +338,7 @@ func TestChaos(t *testing.T) {
 		}
 	}
 	m.settle(state(a, b, c))
-	m.until(3*time.Second, "all ready", func() bool {
+	m.until("all ready", func() bool {
 		return m.pod("a").Ready && m.pod("b").Ready && m.pod("c").Name == "" && m.pod("curl-pod").Ready
 	})
 	m.alone(a.UID, b.UID, c.UID)
@@ -348,7 +348,7 @@ func TestChaos(t *testing.T) {
 func (m *machine) alone(uids ...string) {
 	m.t.Helper()
 	for _, uid := range uids {
-		m.until(2*time.Second, uid+" has one sandbox and one program", func() bool {
+		m.until(uid+" has one sandbox and one program", func() bool {
 			got := strings.Join(programs(uid), " ")
 			return got == "sandbox whoami" || got == "sandbox tail"
 		})
@@ -391,7 +391,7 @@ func TestManagerKilled(t *testing.T) {
 			}
 			m.start()
 			m.settle(state(a, b, c))
-			m.until(3*time.Second, "all ready", func() bool {
+			m.until("all ready", func() bool {
 				return m.pod("a").Ready && m.pod("b").Ready && m.pod("curl-pod").Ready
 			})
 			m.alone(a.UID, b.UID, c.UID)

@@ -27,7 +27,7 @@ func TestProcesses(t *testing.T) {
 			m := newMachine(t, dir)
 			web := webPod(10, "web")
 			m.settle(state(web))
-			m.until(2*time.Second, "ready", func() bool { return m.pod("web").Ready })
+			m.until("ready", func() bool { return m.pod("web").Ready })
 			p := m.pod("web")
 			shown := strings.Split(strings.TrimSpace(m.in("web", "ps", "-eo", "pid=,comm=,args=")), "\n")
 			if len(shown) != 3 {
@@ -58,14 +58,14 @@ func TestProcesses(t *testing.T) {
 
 			// Nobody is left as a zombie: the shell ends before its children.
 			m.in("web", "sh", "-c", "for i in 1 2 3 4 5; do sleep 0.1 & done")
-			m.until(3*time.Second, "no zombies", func() bool {
+			m.until("no zombies", func() bool {
 				return len(strings.Split(m.in("web", "ps", "-eo", "pid="), "\n")) == 4
 			})
 
 			// A container that is killed inside is started again, alone.
 			before := time.Now()
 			m.exec("web", "kill", "-9", whoami[0]) // which ends with the container, perhaps before it has ended itself
-			m.until(3*time.Second, "started again", func() bool {
+			m.until("started again", func() bool {
 				c := m.container("web")
 				return c.Restarts == 1 && c.State == running
 			})
@@ -79,7 +79,7 @@ func TestProcesses(t *testing.T) {
 				t.Errorf("killed: %+v", now)
 			}
 			m.in("web", "kill", "1")
-			m.until(5*time.Second, "made again", func() bool {
+			m.until("made again", func() bool {
 				now := m.pod("web")
 				return now.Ready && now.PID != p.PID
 			})
@@ -105,7 +105,7 @@ func TestDirectoryRemoved(t *testing.T) {
 			m.settle(state(web))
 			again := func(what string, pid int) {
 				t.Helper()
-				took := m.until(3*time.Second, what, func() bool {
+				took := m.until(what, func() bool {
 					now := m.pod("web")
 					return now.Ready && now.PID != pid
 				})
@@ -149,7 +149,7 @@ func TestDirectoryRemoved(t *testing.T) {
 			again("while no manager ran", pid)
 			// Without its record alone the pod can stay.
 			pid = remove(filepath.Join(home, recordFile))
-			m.until(2*time.Second, "the record", func() bool {
+			m.until("the record", func() bool {
 				_, err := os.Stat(filepath.Join(home, recordFile))
 				return err == nil
 			})
@@ -159,7 +159,7 @@ func TestDirectoryRemoved(t *testing.T) {
 			// One that is to end ends all the same.
 			remove(home)
 			m.Set(state())
-			m.until(3*time.Second, "gone", func() bool { return len(m.Pods()) == 0 && len(marked(web.UID)) == 0 })
+			m.until("gone", func() bool { return len(m.Pods()) == 0 && len(marked(web.UID)) == 0 })
 		})
 	}
 }
@@ -174,12 +174,12 @@ func TestEndsWithStoppedCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
-	m.until(3*time.Second, "the parent is stopped, too", func() bool {
+	m.until("the parent is stopped, too", func() bool {
 		stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", cmd.Process.Pid))
 		return strings.Contains(string(stat), ") T ")
 	})
 	m.Set(state())
-	m.until(3*time.Second, "gone", func() bool { return len(m.Pods()) == 0 })
+	m.until("gone", func() bool { return len(m.Pods()) == 0 })
 	_ = cmd.Wait()
 	if status := waitStatus(cmd); status.Signal() != unix.SIGKILL {
 		t.Errorf("exec ended with %v", cmd.ProcessState)

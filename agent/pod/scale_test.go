@@ -32,7 +32,7 @@ func TestScale(t *testing.T) {
 			}
 			s := state(pods...)
 			m.Set(s)
-			took := m.until(20*time.Second, "all run", func() bool {
+			took := m.until("all run", func() bool {
 				ready := 0
 				for _, p := range m.Pods() {
 					if p.Ready {
@@ -42,7 +42,7 @@ func TestScale(t *testing.T) {
 				return ready == n
 			})
 			if objects, settled := m.Objects(); !settled || len(objects) != n {
-				m.until(time.Second, "settled", func() bool { _, settled := m.Objects(); return settled })
+				m.until("settled", func() bool { _, settled := m.Objects(); return settled })
 			}
 			again := m.settle(s)
 			time.Sleep(100 * time.Millisecond)
@@ -51,7 +51,7 @@ func TestScale(t *testing.T) {
 				memory(t, p.PID), memory(t, whoamiPID(m, "web-0")))
 			begin := time.Now()
 			m.Set(state())
-			m.until(10*time.Second, "all gone", func() bool { return len(m.Pods()) == 0 })
+			m.until("all gone", func() bool { return len(m.Pods()) == 0 })
 			t.Logf("gone after %v", time.Since(begin).Round(time.Millisecond))
 		})
 	}

@@ -201,13 +201,21 @@ func (f *fetcher) attempt(ctx context.Context, room *room, t api.FetchTarget, to
 		a.Addresses, err = c.resolve(connecting, asked, t.Path)
 	case protocolHTTP:
 		if err = c.rebound(ctx); err == nil {
-			err = c.get(&a, t, to)
+			err = answered(c.get(&a, t, to))
 		}
 	}
 	if err != nil {
 		fail(&a, err)
 	}
 	return a
+}
+
+// answered tells a server that does not answer from one that was not reached.
+func answered(err error) error {
+	if err != nil && classify(err) == classTimeout {
+		return &failure{classTimeout, "connected, but no answer in time"}
+	}
+	return err
 }
 
 // get asks for a page, and takes from the answer who served it and whom it was

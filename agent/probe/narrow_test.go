@@ -34,11 +34,8 @@ func TestOtherEndOfALinkHasASmallerMTU(t *testing.T) {
 	for _, size := range []int{1472, 1372} {
 		target := api.PingTarget{To: addr("10.0.1.2"), Count: 2, Interval: 10 * time.Millisecond, Timeout: 300 * time.Millisecond, Size: size, DontFragment: true}
 		out := run(a, "ping", "-n", "-c", "2", "-i", "0.01", "-W", "1", "-M", "do", "-s", strconv.Itoa(size), "10.0.1.2")
-		start := time.Now()
-		got := pingIn(t, a, target)[0]
-		if took := time.Since(start); took > time.Second {
-			t.Errorf("ping of %d took %s", size, took)
-		}
+		var got api.PingResult
+		prompt(t, time.Second, func() { got = pingIn(t, a, target)[0] })
 		seen := seenOf(got)
 		if strings.HasPrefix(seen.Failure, "local "+noBuffer) {
 			seen.Failure = "local " + noBuffer // without the explanation
@@ -61,11 +58,10 @@ func TestOtherEndOfALinkHasASmallerMTU(t *testing.T) {
 		{1400, "tracepath -n -m 4 -l 1400 10.0.1.2", true, "reached"},
 	} {
 		out := run(a, strings.Fields(test.argv)...)
-		start := time.Now()
-		got := traceIn(t, a, api.TraceTarget{To: addr("10.0.1.2"), MaxHops: 30, Tries: 2, Timeout: 300 * time.Millisecond, Size: test.size})[0]
-		if took := time.Since(start); took > time.Second {
-			t.Errorf("trace of %d took %s", test.size, took)
-		}
+		var got api.TraceResult
+		prompt(t, time.Second, func() {
+			got = traceIn(t, a, api.TraceTarget{To: addr("10.0.1.2"), MaxHops: 30, Tries: 2, Timeout: 300 * time.Millisecond, Size: test.size})[0]
+		})
 		if want := parseTracepath(t, out); traceSeenOf(got) != want || !strings.Contains(out, test.says) {
 			t.Errorf("trace of %d: got %+v, tracepath says %+v\n%s", test.size, traceSeenOf(got), want, out)
 		}
@@ -103,7 +99,7 @@ func TestTraceEndsThoughTheSendBufferStaysFull(t *testing.T) {
 		err = tracer.socket.run(ctx, &tracer.agenda, tracer.do, func() bool { return tracer.unfinished == 0 })
 		took := time.Since(start)
 		result := tracer.response().Results[0]
-		if err != nil || took > time.Second || result.Failure == nil || result.Failure.Message != errBusy.Error() {
+		if err != nil || took > 3*time.Second || result.Failure == nil || result.Failure.Message != errBusy.Error() {
 			t.Errorf("%v after %s: %+v with %+v", err, took, result, result.Failure)
 		}
 	})
@@ -136,7 +132,7 @@ func TestPingEndsThoughTheSendBufferStaysFull(t *testing.T) {
 		err = p.socket.run(ctx, &p.agenda, p.do, func() bool { return p.waiting == 0 })
 		took := time.Since(start)
 		result := p.response().Results[0]
-		if err != nil || took > time.Second || result.Sent != target.Count || result.Failure == nil || result.Failure.Message != errBusy.Error() {
+		if err != nil || took > 3*time.Second || result.Sent != target.Count || result.Failure == nil || result.Failure.Message != errBusy.Error() {
 			t.Errorf("%v after %s: %+v with %+v", err, took, result, result.Failure)
 		}
 	})

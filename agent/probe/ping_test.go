@@ -181,13 +181,10 @@ func TestPingLocalErrors(t *testing.T) {
 			test.target.Count, test.target.Timeout = 2, 3*time.Second
 			test.target.Size = max(test.target.Size, tagSize)
 			test.want.Kind = kindLocal
-			start := time.Now()
-			got := pingIn(t, ns, test.target)[0]
+			var got api.PingResult
+			prompt(t, time.Second, func() { got = pingIn(t, ns, test.target)[0] }) // the error is known
 			if got.Failure == nil || *got.Failure != test.want || got.Received != 0 || got.Sent != 2 {
 				t.Errorf("got %+v with %+v, want %+v", got, got.Failure, test.want)
-			}
-			if took := time.Since(start); took > time.Second {
-				t.Errorf("took %s although the error was known", took)
 			}
 		})
 	}
@@ -216,11 +213,8 @@ func TestPingManyTargets(t *testing.T) {
 		}
 		targets = append(targets, t)
 	}
-	start := time.Now()
-	results := pingIn(t, c.a, targets...)
-	if took := time.Since(start); took > 400*time.Millisecond {
-		t.Errorf("took %s although every answer was there", took)
-	}
+	var results []api.PingResult
+	prompt(t, 400*time.Millisecond, func() { results = pingIn(t, c.a, targets...) }) // every answer is there
 	for i, r := range results {
 		want, failure := 3, ""
 		switch i % 4 {
@@ -239,9 +233,8 @@ func TestPingTimes(t *testing.T) {
 	c := newChain(t)
 	c.r1.IP("route add blackhole 10.0.8.0/24")
 	lost := api.PingTarget{To: addr("10.0.8.8"), Count: 2, Interval: 100 * time.Millisecond, Timeout: 200 * time.Millisecond, Size: 16}
-	start := time.Now()
-	got := pingIn(t, c.a, lost)[0]
-	if took := time.Since(start); took < 300*time.Millisecond || took > 500*time.Millisecond {
+	var got api.PingResult
+	if took := prompt(t, 400*time.Millisecond, func() { got = pingIn(t, c.a, lost)[0] }); took < 300*time.Millisecond {
 		t.Errorf("took %s, want the interval and the timeout", took)
 	}
 	if got.Sent != 2 || got.Received != 0 || got.Failure != nil {
@@ -249,19 +242,19 @@ func TestPingTimes(t *testing.T) {
 	}
 
 	// B takes the address between R2's first question for it and the second.
-	c.r2.Run("sysctl", "-qw", "net.ipv4.neigh.to-b.retrans_time_ms=150")
+	c.r2.Run("sysctl", "-qw", "net.ipv4.neigh.to-b.retrans_time_ms=500")
 	taken := make(chan struct{})
 	time.AfterFunc(50*time.Millisecond, func() {
 		defer close(taken)
 		run(c.b, "ip", "addr", "add", "10.0.3.50/24", "dev", "to-r2")
 	})
-	far := api.PingTarget{To: addr("10.0.3.50"), Count: 1, Timeout: time.Second, Size: 16}
+	far := api.PingTarget{To: addr("10.0.3.50"), Count: 1, Timeout: 5 * time.Second, Size: 16}
 	late := far
 	late.Timeout = 30 * time.Millisecond
 	results := pingIn(t, c.a, far, late)
 	<-taken
-	if rtts := results[0].RTTs; len(rtts) != 1 || rtts[0] < 140*time.Millisecond || rtts[0] > 400*time.Millisecond {
-		t.Errorf("RTTs %v over a delay of 150 ms", rtts)
+	if rtts := results[0].RTTs; len(rtts) != 1 || rtts[0] < 450*time.Millisecond || rtts[0] > 2*time.Second {
+		t.Errorf("RTTs %v over a delay of 500 ms", rtts)
 	}
 	if results[1].Received != 0 {
 		t.Errorf("a reply after the timeout counted: %+v", results[1])
@@ -278,7 +271,7 @@ func TestPingCancelled(t *testing.T) {
 	c.a.Do(func() {
 		_, err = Ping(ctx, api.PingRequest{Targets: []api.PingTarget{{To: addr("10.0.8.8"), Count: 1, Timeout: time.Minute, Size: 16}}})
 	})
-	if !errors.Is(err, context.Canceled) || time.Since(start) > time.Second {
+	if !errors.Is(err, context.Canceled) || time.Since(start) > 10*time.Second {
 		t.Errorf("%v after %s", err, time.Since(start))
 	}
 }

@@ -143,7 +143,7 @@ func TestWitnessAtTheEnds(t *testing.T) {
 	for i, ns := range nodes {
 		startIn(t, ns, &w, api.WitnessRequest{Session: uint32(i)}) // three sessions at once, in three namespaces
 	}
-	target := api.PingTarget{Count: 1, Timeout: 100 * time.Millisecond, Size: 16, From: addr("10.9.9.1")}
+	target := api.PingTarget{Count: 1, Timeout: time.Second, Size: 16, From: addr("10.9.9.1")}
 	var targets []api.PingTarget
 	for i := range nodes {
 		to := target
@@ -251,7 +251,7 @@ func TestWitnessSessions(t *testing.T) {
 	})
 	leaks(t, func() {
 		startIn(t, ns, &w, api.WitnessRequest{Session: 1, Lifetime: 30 * time.Millisecond})
-		time.Sleep(100 * time.Millisecond)
+		time.Sleep(500 * time.Millisecond)
 		if _, err := w.Stop(ctx, api.WitnessRequest{Session: 1}); !errors.Is(err, api.ErrInvalid) {
 			t.Errorf("the lifetime was over: %v", err)
 		}

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/native-routing/labctl/agent/api"
 	"github.com/native-routing/labctl/agent/nstest"
@@ -43,8 +42,8 @@ func tunnelEnds(t *testing.T) (a, b *nstest.Namespace, ra, rb *Reconciler) {
 	ra, rb = start(t, a, &sysctls{ns: a}), start(t, b, &sysctls{ns: b})
 	ra.Set(tunnelled(100, 101))
 	rb.Set(tunnelled(101, 100))
-	until(t, ra, 2*time.Second, "settled", settled)
-	until(t, rb, 2*time.Second, "settled", settled)
+	until(t, ra, "settled", settled)
+	until(t, rb, "settled", settled)
 	return a, b, ra, rb
 }
 
@@ -69,7 +68,7 @@ func TestTunnelIsMended(t *testing.T) {
 		t.Run(fault.name, func(t *testing.T) {
 			before := find(r.Status(), fault.object).Mended
 			a.Run("sh", "-c", fault.command)
-			until(t, r, 3*time.Second, "mended", func(s api.Status) bool {
+			until(t, r, "mended", func(s api.Status) bool {
 				return s.Settled && find(s, fault.object).Mended > before
 			})
 			a.Run(ping...)
@@ -77,7 +76,7 @@ func TestTunnelIsMended(t *testing.T) {
 	}
 	extra := "02:00:00:00:00:09"
 	a.Run("bridge", "fdb", "add", extra, "dev", device, "dst", "192.168.10.99")
-	until(t, r, 2*time.Second, "the entry of nobody is gone", func(api.Status) bool {
+	until(t, r, "the entry of nobody is gone", func(api.Status) bool {
 		return !strings.Contains(a.Run("bridge", "fdb", "show", "dev", device), extra)
 	})
 }
@@ -93,8 +92,8 @@ func TestTunnelIsLeft(t *testing.T) {
 	for round := range 5 {
 		ra.Set(natively(tunnelled(100, 101)))
 		rb.Set(natively(tunnelled(101, 100)))
-		until(t, ra, 2*time.Second, "native", settled)
-		until(t, rb, 2*time.Second, "native", settled)
+		until(t, ra, "native", settled)
+		until(t, rb, "native", settled)
 		for _, left := range []string{"link show type vxlan", "neigh show nud permanent", "route show dev labctl_vxlan"} {
 			out, err := a.Command(t.Context(), append([]string{"ip"}, strings.Fields(left)...)...).Output()
 			if len(out) > 0 {
@@ -104,8 +103,8 @@ func TestTunnelIsLeft(t *testing.T) {
 		a.Run("ping", "-c1", "-W1", "-Mdo", "-s1472", "172.20.101.1")
 		ra.Set(tunnelled(100, 101))
 		rb.Set(tunnelled(101, 100))
-		until(t, ra, 2*time.Second, "tunnelled", settled)
-		until(t, rb, 2*time.Second, "tunnelled", settled)
+		until(t, ra, "tunnelled", settled)
+		until(t, rb, "tunnelled", settled)
 	}
 }
 
@@ -115,11 +114,11 @@ func TestTunnelIsForeign(t *testing.T) {
 	ns.IP("link add labctl_vxlan type bridge")
 	r := start(t, ns, &sysctls{ns: ns})
 	r.Set(tunnelled(100, 101))
-	until(t, r, time.Second, "refused", func(s api.Status) bool {
+	until(t, r, "refused", func(s api.Status) bool {
 		return find(s, TunnelDevice).Condition == api.Refused
 	})
 	r.Set(api.State{Generation: "none"})
-	until(t, r, time.Second, "settled", settled)
+	until(t, r, "settled", settled)
 	ns.IP("link show labctl_vxlan")
 	ns.IP("link delete labctl_vxlan")
 
@@ -127,10 +126,10 @@ func TestTunnelIsForeign(t *testing.T) {
 	ns.IP("link add other type vxlan id 1 dstport 8472 local 192.168.10.100 nolearning")
 	ns.IP("link set other up")
 	r.Set(tunnelled(100, 101))
-	until(t, r, time.Second, "failed", func(s api.Status) bool {
+	until(t, r, "failed", func(s api.Status) bool {
 		o := find(s, TunnelDevice)
 		return o.Condition == api.Failed && strings.Contains(o.Reason, "another device has VNI 1 on port 8472")
 	})
 	ns.IP("link delete other")
-	until(t, r, 2*time.Second, "settled when it is gone", settled)
+	until(t, r, "settled when it is gone", settled)
 }

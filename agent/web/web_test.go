@@ -47,7 +47,7 @@ func start(t *testing.T, ns *nstest.Namespace) (s *web.Server, stop func()) {
 func eventually(t *testing.T, s *web.Server, want []api.Object, wantSettled bool) {
 	t.Helper()
 	var diff string
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		objects, settled := s.Objects()
 		if diff = cmp.Diff(want, objects); diff == "" && settled == wantSettled {
 			return
@@ -68,7 +68,7 @@ func dial(t *testing.T, ns *nstest.Namespace, to string) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
 	return conn
 }
 
