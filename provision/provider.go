@@ -68,7 +68,7 @@ type SSHHost struct {
 	HostName     string `json:"hostName"`
 	Port         int    `json:"port"`
 	User         string `json:"user"`
-	IdentityFile string `json:"identityFile"`
+	IdentityFile string `json:"identityFile,omitempty"` // empty: the SSH agent has the key
 	// KnownHosts is the file with the node's pinned key, under the alias Node.
 	KnownHosts string `json:"knownHosts"`
 }

@@ -186,8 +186,8 @@ func (p *Provider) Observe(ctx context.Context, lab string) (provision.Observati
 				remarks[i] = append(remarks[i], e.Node+": "+remark)
 			}
 			if state.Made && len(state.Missing) > 0 {
-				remarks[i] = append(remarks[i], fmt.Sprintf("%s: it has no %s, and no package could be installed (install them, or give it a way to its distribution's)",
-					e.Node, strings.Join(state.Missing, ", ")))
+				remarks[i] = append(remarks[i], fmt.Sprintf("%s: it has no %s, and no package could be installed (install them, or give it a way to its distribution's; %s on it says why)",
+					e.Node, strings.Join(state.Missing, ", "), machine.PackagesLog))
 			}
 			return nil
 		})

@@ -97,6 +97,11 @@ func TestRecord(t *testing.T) {
 	if err := p.remember("lab", "a", two); err == nil || !strings.Contains(err.Error(), "labctl down a first") {
 		t.Errorf("a node on another machine: %v", err)
 	}
+	admin := two
+	admin.User = "admin"
+	if err := p.remember("lab", "b", admin); err == nil || !strings.Contains(err.Error(), "b is on u@two port 22, and is to be on admin@two port 22") {
+		t.Errorf("a user in whose home nothing would be cleaned: %v", err)
+	}
 	// Another process knows it too.
 	p, dataDir := New(p.options), p.options.DataDir
 	if labs, err := p.Labs(ctx); err != nil || !slices.Equal(labs, []string{"lab"}) {

@@ -1,6 +1,7 @@
 package inventory
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -48,9 +49,14 @@ func (p *Provider) record(lab string) (record, error) {
 		err = json.Unmarshal(text, &r)
 	}
 	if err != nil {
-		return r, fmt.Errorf("the inventory of lab %s: %w (labctl up writes it anew)", lab, err)
+		return r, fmt.Errorf("the inventory of lab %s: %s: %w (remove the file; labctl up writes it anew)", lab, p.recordFile(lab), err)
 	}
 	return r, nil
+}
+
+// at is the machine, and the user whose files are changed there.
+func at(a machine.Access) string {
+	return fmt.Sprintf("%s@%s port %d", cmp.Or(a.User, "root"), a.Host, cmp.Or(a.Port, 22))
 }
 
 // remember puts a node's machine into the record. A node that is on another
@@ -61,9 +67,8 @@ func (p *Provider) remember(lab, node string, a machine.Access) error {
 		switch {
 		case i < 0:
 			r.Nodes = append(r.Nodes, entry{node, a})
-		case r.Nodes[i].Access.Host != a.Host || r.Nodes[i].Access.Port != a.Port:
-			return fmt.Errorf("%s is on %s port %d, and is to be on %s port %d (labctl down %s first)",
-				node, r.Nodes[i].Access.Host, r.Nodes[i].Access.Port, a.Host, a.Port, node)
+		case at(r.Nodes[i].Access) != at(a):
+			return fmt.Errorf("%s is on %s, and is to be on %s (labctl down %s first)", node, at(r.Nodes[i].Access), at(a), node)
 		default:
 			r.Nodes[i].Access = a
 		}

@@ -1,11 +1,13 @@
 package machine
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"encoding/base64"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/native-routing/labctl/provision"
 )
@@ -19,7 +21,16 @@ type todo struct {
 	changes []provision.Change
 	// again says that the machine has to be looked at anew.
 	again bool
+	// limit is how long it may take; actLimit where it is 0.
+	limit time.Duration
 }
+
+// A machine that answers may hang all the same: a disk, a file server, a daemon.
+const (
+	lookLimit    = 3 * time.Minute
+	actLimit     = 5 * time.Minute
+	packageLimit = 20 * time.Minute
+)
 
 // do adds a step: a word and its arguments. None may be empty or hold a tab or a
 // line's end, and none of ours does: names and addresses have been validated,
@@ -37,6 +48,9 @@ func (t *todo) changed(verb provision.Verb, node, object, detail string) {
 	t.changes = append(t.changes, provision.Change{Verb: verb, Node: node, Object: object, Detail: detail})
 }
 
+// halfSuffix ends the name of a file that act.sh has not put in its place yet.
+const halfSuffix = ".labctl-new"
+
 const (
 	plainMode  = 0o644
 	secretMode = 0o600
@@ -48,8 +62,12 @@ func (t *todo) put(s seen, path, content string, mode int64, owner string) bool 
 	if s.has(path, content, mode) {
 		return false
 	}
-	t.do(strings.TrimSuffix(fmt.Sprintf("put\t%o\t%s\t%s\t%s", mode, owner, path, encode(content)), "\t"))
+	t.write(path, content, mode, owner)
 	return true
+}
+
+func (t *todo) write(path, content string, mode int64, owner string) {
+	t.do(strings.TrimSuffix(fmt.Sprintf("put\t%o\t%s\t%s\t%s", mode, owner, path, encode(content)), "\t"))
 }
 
 // keep is put for a file of ours, with the change that it means.
@@ -80,7 +98,7 @@ func act(ctx context.Context, h host, t todo) error {
 	if len(t.steps) == 0 {
 		return nil
 	}
-	return runWithErrors(ctx, h, provision.Command{
+	return runWithErrors(ctx, h, cmp.Or(t.limit, actLimit), provision.Command{
 		Argv: []string{"sh", "-c", actScript, "sh"}, Stdin: strings.NewReader(strings.Join(t.steps, "\n") + "\n"),
 	})
 }

@@ -20,7 +20,25 @@ put() {
 }
 
 # claim PATH CONTENT: makes the file where there is none; of two who try one fails.
-claim() { (set -C && printf %s "$2" | base64 -d >"$1"); }
+# It is there as a whole or not at all, also when the power fails.
+claim() {
+	new=$1.labctl-new.$$
+	printf %s "$2" | base64 -d >"$new" || return
+	sync "$new" 2>/dev/null # not everybody's sync(1) takes a file
+	ln "$new" "$1" && rm -f "$new"
+}
+
+# queue LOG COMMAND...: repeats the command while somebody else holds a lock that it needs.
+queue() {
+	log=$1 tries=0
+	shift
+	until "$@" >"$log.now" 2>&1; do
+		cat "$log.now" >>"$log"
+		grep -q 'Could not get lock' "$log.now" && [ $((tries += 1)) -le 60 ] || return
+		sleep 2
+	done
+	cat "$log.now" >>"$log"
+}
 
 # sysctl NAME VALUE: one that this kernel does not have is passed over.
 sysctl() { [ ! -e "/proc/sys/$1" ] || printf '%s\n' "$2" >"/proc/sys/$1"; }
@@ -43,14 +61,17 @@ settle() {
 	done
 }
 
-# end LAB: ends what bears the lab's mark in its environment.
+# end LAB: ends what bears the lab's mark in its environment. A lab of namespaces on
+# this machine may have the same name: its processes are in a cgroup of its own.
 end() {
 	set +f
+	IFS=$lines
 	for signal in TERM KILL; do
 		none=yes
 		for environment in $(grep -lszx "LABCTL_LAB=$1" /proc/[0-9]*/environ 2>/dev/null); do
-			process=${environment#/proc/}
-			kill -s "$signal" "${process%/environ}" 2>/dev/null && none=
+			process=${environment%/environ}
+			grep -qs "^[^/]*/labctl\.$1/" "$process/cgroup" && continue
+			kill -s "$signal" "${process#/proc/}" 2>/dev/null && none=
 		done
 		[ "$none" ] && break
 		sleep 0.3
@@ -90,8 +111,9 @@ unfilter() {
 	[ "$(tc filter show dev "$1" ingress)$(tc filter show dev "$1" egress)" ] || tc qdisc del dev "$1" clsact
 }
 
-IFS='
+lines='
 '
+IFS=$lines
 for step in $(cat); do
 	IFS='	'
 	set -- $step
@@ -101,7 +123,7 @@ for step in $(cat); do
 	case $verb in
 	run) "$@" ;;
 	try) "$@" || : ;;
-	feed | put | claim | sysctl | settle | discard | end | empty | unfilter) "$verb" "$@" ;;
+	feed | put | claim | queue | sysctl | settle | discard | end | empty | unfilter) "$verb" "$@" ;;
 	*) false ;;
 	esac </dev/null || {
 		printf 'labctl stopped at: %s %s %s %s\n' "$verb" "$1" "$2" "$3" | cut -c 1-200 >&2

@@ -73,6 +73,15 @@ type made struct {
 
 const madeFile = dir + "/made.json"
 
+// made is empty where nothing was made yet.
+func (s seen) made() made {
+	var m made
+	if json.Unmarshal([]byte(s.Files[madeFile].Content), &m) != nil {
+		return made{}
+	}
+	return m
+}
+
 func (w want) made(routes []route) made {
 	m := made{Interfaces: []string{}}
 	for name, iface := range w.node.Interfaces.All() {
@@ -88,17 +97,21 @@ func (w want) made(routes []route) made {
 	return m
 }
 
+// and adds what only another has.
+func (m made) and(other made) made {
+	union := func(a, b []string) []string {
+		return append(slices.Clone(a), slices.DeleteFunc(slices.Clone(b), func(s string) bool { return slices.Contains(a, s) })...)
+	}
+	return made{union(m.Interfaces, other.Interfaces), union(m.Dummies, other.Dummies), union(m.Routes, other.Routes)}
+}
+
+func (m made) text() string {
+	text, _ := json.Marshal(m) // strings alone
+	return string(text) + "\n"
+}
+
 // boot writes down what holds from the next boot on, and has the ruleset loaded.
-func (t *todo) boot(w want, s seen, renames map[string]string, uplink topo.Uplink) error {
-	routes, err := statics(w.node)
-	if err != nil {
-		return err
-	}
-	record, err := json.Marshal(w.made(routes))
-	if err != nil {
-		return err
-	}
-	t.put(s, madeFile, string(record)+"\n", plainMode, rootOwner)
+func (t *todo) boot(w want, s seen, routes []route, renames map[string]string, uplink topo.Uplink) {
 	t.keep(s, w.name, sysctlFile, w.sysctlText(uplink))
 	networkd := s.Managers["systemd-networkd"]
 	t.managed(w, s, networkd, renames)
@@ -121,7 +134,6 @@ func (t *todo) boot(w want, s seen, renames map[string]string, uplink topo.Uplin
 	if s.Systemd {
 		t.unit(w, s, bootUnit, bootUnitText(w, uplink.Interface, starts), len(starts) > 0)
 	}
-	return nil
 }
 
 // unit writes and enables a unit; or removes it where it is not wanted.

@@ -22,7 +22,8 @@ var (
 // mark says whose the machine is.
 func mark(lab, node string) string { return "lab=" + lab + "\nnode=" + node + "\n" }
 
-// owner is who the machine's mark names; false where there is none.
+// owner is who the machine's mark names; false where there is none, or one that
+// says nothing.
 func (s seen) owner() (lab, node string, ok bool) {
 	f, ok := s.Files[markFile]
 	if !ok {
@@ -37,12 +38,15 @@ func (s seen) owner() (lab, node string, ok bool) {
 			node = value
 		}
 	}
-	return lab, node, true
+	return lab, node, lab != "" && node != ""
 }
 
 // foreign is an error where the machine is somebody else's.
 func (s seen) foreign(lab, node string) error {
 	ownerLab, ownerNode, ok := s.owner()
+	if _, mark := s.Files[markFile]; mark && !ok {
+		return fmt.Errorf("%w: its mark %s was cut short (rm -r %s on it)", ErrForeign, markFile, dir)
+	}
 	if !ok || ownerLab == lab && ownerNode == node {
 		return nil
 	}
@@ -75,10 +79,12 @@ type found struct {
 
 type foundLink struct {
 	Name      string         `json:"name"`
+	Kind      string         `json:"kind,omitempty"` // empty: hardware
 	Hardware  string         `json:"hardware"`
 	MTU       int            `json:"mtu"`
 	Up        bool           `json:"up"`
 	Addresses []netip.Prefix `json:"addresses"`
+	Routes    []string       `json:"routes,omitempty"` // but the kernel's own; as ip takes them
 }
 
 func (s seen) found() found {
@@ -87,7 +93,13 @@ func (s seen) found() found {
 		f.Named = &named.Content
 	}
 	for _, l := range s.Links {
-		f.Links = append(f.Links, foundLink{l.Name, l.hardware(), l.MTU, l.up(), l.ipv4()})
+		was := foundLink{Name: l.Name, Kind: l.Info.Kind, Hardware: l.hardware(), MTU: l.MTU, Up: l.up(), Addresses: l.ipv4()}
+		for _, r := range s.Routes {
+			if r.made() && len(r.Hops) == 1 && r.by(l.Name) {
+				was.Routes = append(was.Routes, r.line())
+			}
+		}
+		f.Links = append(f.Links, was)
 	}
 	return f
 }

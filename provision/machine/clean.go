@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/native-routing/labctl/provision"
@@ -49,6 +51,7 @@ func planClean(lab, node string, s seen) todo {
 	t.restoreNetwork(s)
 	t.removeFiles(s)
 	t.restoreNames(s)
+	t.removeHalves(s)
 	t.do("run", "rm", "-rf", runDir)
 	t.do("run", "find", dir, "-mindepth", "1", "!", "-path", markFile, "-delete")
 	t.do("run", "rm", "-rf", dir)
@@ -97,18 +100,21 @@ func (t *todo) unlink(s seen) {
 // the kernel its settings. Where systemd-networkd has files of its own for a
 // device, it puts its routes back too, when it reads them.
 func (t *todo) restoreNetwork(s seen) {
-	var was found
-	var ours made
-	if json.Unmarshal([]byte(s.Files[foundFile].Content), &was) != nil || json.Unmarshal([]byte(s.Files[madeFile].Content), &ours) != nil {
-		return // cut short before there was anything to put back
-	}
+	was, ours := s.was(), s.made()
 	for _, r := range ours.Routes {
 		t.do(append([]string{"try", "ip", "route", "del"}, strings.Fields(r)...)...)
 	}
-	names := t.renameBack(s, was)
-	for _, name := range ours.Interfaces {
-		if l, ok := s.link(name); ok {
-			t.giveBack(l, was)
+	lent := slices.DeleteFunc(slices.Clone(s.Links), func(l link) bool {
+		return !aside(l.Name) && !slices.Contains(ours.Interfaces, l.Name)
+	})
+	names := t.renameBack(lent, was)
+	for _, l := range lent {
+		f, known := was.device(l)
+		switch {
+		case known:
+			t.giveBack(l, f, f.Name)
+		case !aside(l.Name): // it came later: what it has is the lab's
+			t.giveBack(l, foundLink{MTU: l.MTU, Up: l.up()}, l.Name)
 		}
 	}
 	t.flush()
@@ -120,6 +126,15 @@ func (t *todo) restoreNetwork(s seen) {
 	}
 }
 
+// was is the machine as it was found; empty where that is not known.
+func (s seen) was() found {
+	var f found
+	if json.Unmarshal([]byte(s.Files[foundFile].Content), &f) != nil {
+		return found{}
+	}
+	return f
+}
+
 // sysctlOf is a setting's present path: that of an interface has its name in it.
 func sysctlOf(path string, present map[string]string) string {
 	parts := strings.Split(path, "/")
@@ -129,24 +144,31 @@ func sysctlOf(path string, present map[string]string) string {
 	return strings.Join(parts, "/")
 }
 
-// renameBack gives devices the names that they were found with, and returns their
-// present names by those.
-func (t *todo) renameBack(s seen, was found) (present map[string]string) {
+// renameBack gives the node's devices, and those that made way for them, the names
+// that they were found with, and returns their present names by those.
+func (t *todo) renameBack(lent []link, was found) (present map[string]string) {
 	present = map[string]string{}
+	taken := map[string]bool{}
+	for _, l := range lent {
+		taken[l.Name] = true
+	}
 	var second [][2]string
-	for i, l := range s.Links {
-		f, ok := was.device(l)
-		if !ok {
+	for _, l := range lent {
+		f, known := was.device(l)
+		if !known || f.Name == l.Name {
 			continue
 		}
 		present[f.Name] = l.Name
-		if f.Name == l.Name {
-			continue
-		}
 		// By way of a name that is free: two may have each other's.
-		free := fmt.Sprintf("labctl-%d", i)
-		t.ip("link set dev %s down", l.Name)
-		t.ip("link set dev %s name %s", l.Name, free)
+		free := l.Name
+		for i := 0; !strings.HasPrefix(l.Name, asideBack) && taken[free]; i++ {
+			free = fmt.Sprintf("%s%d", asideBack, i)
+		}
+		if free != l.Name {
+			t.ip("link set dev %s down", l.Name)
+			t.ip("link set dev %s name %s", l.Name, free)
+			taken[free] = true
+		}
 		second = append(second, [2]string{free, f.Name})
 	}
 	for _, names := range second {
@@ -155,36 +177,79 @@ func (t *todo) renameBack(s seen, was found) (present map[string]string) {
 	return present
 }
 
-// device is what the link was when the machine was found.
-func (f found) device(l link) (foundLink, bool) {
-	i := slices.IndexFunc(f.Links, func(f foundLink) bool { return strings.EqualFold(f.Hardware, l.hardware()) })
-	if i < 0 || l.borrows() || l.Name == "lo" {
-		return foundLink{}, false
+// aside says that labctl gave a device this name while another took its own.
+func aside(name string) bool {
+	number, back := strings.CutPrefix(name, asideBack)
+	if !back {
+		number = strings.TrimPrefix(name, asidePrefix)
 	}
-	return f.Links[i], true
+	_, err := strconv.ParseUint(number, 10, 16)
+	return err == nil && strings.HasPrefix(name, asidePrefix)
 }
 
-// giveBack puts addresses, MTU and state of one device back.
-func (t *todo) giveBack(l link, was found) {
-	f, ok := was.device(l)
-	if !ok {
-		return // it came later
+// device is what the link was when the machine was found. Its name may be another
+// now; where its address is none of Ethernet's, or several had it, it is not.
+func (f found) device(l link) (foundLink, bool) {
+	same := slices.DeleteFunc(slices.Clone(f.Links), func(f foundLink) bool {
+		return f.Kind != l.Info.Kind || !strings.EqualFold(f.Hardware, l.hardware())
+	})
+	mac, err := net.ParseMAC(l.hardware())
+	if len(same) == 1 && err == nil && len(mac) == 6 {
+		return same[0], true
 	}
+	i := slices.IndexFunc(same, func(f foundLink) bool { return f.Name == l.Name })
+	if i < 0 {
+		return foundLink{}, false
+	}
+	return same[i], true
+}
+
+// giveBack puts the addresses, MTU, state and routes of one device back, which by
+// then has the name.
+func (t *todo) giveBack(l link, f foundLink, name string) {
 	for _, a := range l.ipv4() {
 		if !slices.Contains(f.Addresses, a) {
-			t.ip("addr del %s dev %s", a, f.Name)
+			t.ip("addr del %s dev %s", a, name)
 		}
 	}
 	if l.MTU != f.MTU {
-		t.ip("link set dev %s mtu %d", f.Name, f.MTU)
+		t.ip("link set dev %s mtu %d", name, f.MTU)
 	}
 	state := "down"
 	if f.Up {
 		state = "up"
 	}
-	t.ip("link set dev %s %s", f.Name, state)
+	t.ip("link set dev %s %s", name, state)
 	for _, a := range f.Addresses {
-		t.ip("addr replace %s brd + dev %s", a, f.Name)
+		t.ip("addr replace %s brd + dev %s", a, name)
+	}
+	if f.Name != name {
+		return
+	}
+	for _, r := range f.Routes {
+		t.do(append([]string{"try", "ip", "route", "replace"}, strings.Fields(r)...)...)
+	}
+}
+
+// giveUp gives back the devices that are the node's no more since the topology
+// was edited.
+func (t *todo) giveUp(w want, s seen) {
+	was := s.was()
+	for _, name := range s.made().Interfaces {
+		l, there := s.link(name)
+		f, known := was.device(l)
+		if _, wanted := w.node.Interfaces.Get(name); wanted || !there || !known {
+			continue
+		}
+		back := f.Name
+		if _, taken := s.link(back); taken {
+			back = name
+		} else {
+			t.ip("link set dev %s down", name)
+			t.ip("link set dev %s name %s", name, back)
+		}
+		t.giveBack(l, f, back)
+		t.changed(provision.Removed, w.name, name, "the machine's own again")
 	}
 }
 
@@ -208,17 +273,30 @@ func (t *todo) removeFiles(s seen) {
 	}
 }
 
+// removeHalves removes new files that were not put in place of the old yet. What a
+// pattern of lookedAt fits is removed by its own name.
+func (t *todo) removeHalves(s seen) {
+	words := []string{"run", "rm", "-f"}
+	for _, path := range []string{
+		hostsFile, hostnameFile, protocolsFile, sysctlFile, sshConfigFile, knownFile, networkdConf, managerConf,
+		s.Account.Home + "/" + keysFile, s.Account.Home + "/" + keyName, "/root/" + keyName,
+	} {
+		words = append(words, path+halfSuffix)
+	}
+	t.do(words...)
+}
+
 // restoreNames gives the machine its hostname back, and takes our lines out of files.
 func (t *todo) restoreNames(s seen) {
 	if f, ok := s.Files[hostsFile]; ok {
 		t.put(s, hostsFile, withoutBlock(f.Content), f.Mode, rootOwner)
 	}
-	keys := s.Account.Home + "/.ssh/authorized_keys"
+	keys := s.Account.Home + "/" + keysFile
 	if f, ok := s.Files[keys]; ok {
 		t.put(s, keys, withoutKeys(f.Content), f.Mode, s.Account.owner())
 	}
-	var was found
-	if json.Unmarshal([]byte(s.Files[foundFile].Content), &was) != nil || was.Hostname == "" {
+	was := s.was()
+	if was.Hostname == "" {
 		return
 	}
 	if s.Hostname != was.Hostname {

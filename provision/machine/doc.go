@@ -11,6 +11,7 @@
 //	/var/lib/labctl-node/                 the node's own directory
 //	    mark                              which lab and which node it is
 //	    found.json                        what it was before, for Clean
+//	    made.json                         what was made of it since, for Clean
 //	    network.batch, uplink.nft         the network as ip(8) and nft(8) take it, for the next boot
 //	/run/labctl-node/                     sockets and locks
 //	/sys/fs/bpf/labctl-node/              pins
@@ -66,6 +67,8 @@ const (
 	foundFile = dir + "/found.json"
 	// triedFile names the packages that could not be had since the machine booted.
 	triedFile = runDir + "/tried"
+	// PackagesLog is what the package manager said.
+	PackagesLog = runDir + "/packages.log"
 
 	hostsFile     = "/etc/hosts"
 	hostnameFile  = "/etc/hostname"

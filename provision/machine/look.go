@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/native-routing/labctl/provision"
 )
@@ -120,7 +121,7 @@ func look(ctx context.Context, h host, user string, how depth) (seen, error) {
 		argv = append(argv, lookedAt()...)
 	}
 	var out bytes.Buffer
-	if err := runWithErrors(ctx, h, provision.Command{Argv: argv, Stdout: &out}); err != nil {
+	if err := runWithErrors(ctx, h, lookLimit, provision.Command{Argv: argv, Stdout: &out}); err != nil {
 		return seen{}, fmt.Errorf("look at the machine: %w", err)
 	}
 	s, err := parseSeen(out.Bytes(), mark)
@@ -130,11 +131,17 @@ func look(ctx context.Context, h host, user string, how depth) (seen, error) {
 	return s, nil
 }
 
-// runWithErrors makes what a command says on its standard error part of its error.
-func runWithErrors(ctx context.Context, h host, c provision.Command) error {
+// runWithErrors makes what a command says on its standard error part of its error,
+// and ends one that takes longer than the limit.
+func runWithErrors(ctx context.Context, h host, limit time.Duration, c provision.Command) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, errSlow)
+	defer cancel()
 	var said bytes.Buffer
 	c.Stderr = &said
 	err := h.Run(ctx, c)
+	if err != nil && errors.Is(context.Cause(ctx), errSlow) {
+		return fmt.Errorf("%w within %s: %w (log in by ssh, and see what hangs)", errSlow, limit, err)
+	}
 	var exit *provision.ExitError
 	if !errors.As(err, &exit) || said.Len() == 0 {
 		return err
@@ -142,6 +149,8 @@ func runWithErrors(ctx context.Context, h host, c provision.Command) error {
 	text := strings.TrimSpace(said.String())
 	return fmt.Errorf("%s (%w)", text[max(0, len(text)-maxSaid):], err)
 }
+
+var errSlow = errors.New("the machine was not done")
 
 // maxSaid bounds what of a command's standard error goes into an error, in bytes.
 const maxSaid = 600
@@ -296,8 +305,9 @@ func (s *seen) takeAccount(line string) error {
 			return err
 		}
 	}
-	if !strings.HasPrefix(fields[5], "/") || strings.ContainsAny(fields[5], "\t\n") {
-		return fmt.Errorf("%s lives in %q", fields[0], fields[5])
+	// Below it look.sh finds files by patterns.
+	if !strings.HasPrefix(fields[5], "/") || strings.ContainsAny(fields[5], " \t*?[\\") {
+		return fmt.Errorf("the home of %s is %q (let another user log in, whose home has no blank and no * ? [ in its path)", fields[0], fields[5])
 	}
 	s.Account = account{fields[0], fields[2], fields[3], fields[5]}
 	return nil

@@ -46,7 +46,8 @@ account=
 while read -r line; do
 	case $line in "$user":*) account=$line ;; esac
 done </etc/passwd
-fact account "${account:-$(getent passwd "$user")}"
+account=${account:-$(getent passwd "$user")}
+fact account "$account"
 home=${account%:*}
 home=${home##*:}
 if [ -r "$owner" ]; then

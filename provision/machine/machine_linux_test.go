@@ -270,7 +270,7 @@ func TestRename(t *testing.T) {
 		t.Errorf("a device that is not there: %v", err)
 	}
 	p.devices["a"]["eth1"] = "eth0"
-	if _, err := p.ensure(t.Context(), p.machines); err == nil || !strings.Contains(err.Error(), "default route") {
+	if _, err := p.ensure(t.Context(), p.machines); err == nil || !strings.Contains(err.Error(), "the machine is reached by it") {
 		t.Errorf("the uplink as a device of the lab: %v", err)
 	}
 }

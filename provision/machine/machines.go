@@ -128,6 +128,7 @@ type phase struct {
 func phases() []phase {
 	return []phase{
 		{"packages", planPackages},
+		{"network", planPossible},
 		{"claim", planClaim},
 		{"names", planNames},
 		{"network", planNetwork},
@@ -218,9 +219,6 @@ func (m *Machines) carryOut(ctx context.Context, h host, w want, s seen, phases 
 			return changes, fmt.Errorf("%s: %w", p.name, err)
 		}
 		changes = append(changes, installed(w.name, before, s)...)
-		if !s.Commands["ip"] {
-			return changes, fmt.Errorf("%s: %w: there is no ip(8), and it could not be installed (install iproute2 on it)", p.name, ErrUnfit)
-		}
 	}
 	return changes, nil
 }

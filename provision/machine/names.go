@@ -105,7 +105,11 @@ func (s seen) mode(path string) int64 {
 	return plainMode
 }
 
-const keyName = ".ssh/labctl_ed25519"
+// Below a home.
+const (
+	keyName  = ".ssh/labctl_ed25519"
+	keysFile = ".ssh/authorized_keys"
+)
 
 // sshConfig is for the ssh(1) of every user of the machine.
 func (w want) sshConfig() string {
@@ -126,7 +130,7 @@ func (t *todo) login(w want, s seen) {
 	for _, network := range w.topology.Networks.All() {
 		from = append(from, network.CIDR.String())
 	}
-	path := s.Account.Home + "/.ssh/authorized_keys"
+	path := s.Account.Home + "/" + keysFile
 	f, there := s.Files[path]
 	mode := f.Mode
 	if !there {

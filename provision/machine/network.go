@@ -16,9 +16,12 @@ import (
 // to do, but it works behind its caller's back: when it has begun, what is not
 // there yet cannot be told from what is missing. So ip comes first, the files
 // say the same, and networkd finds nothing to do.
+//
+// What is made is written down before it is made, and what is given up stays
+// written down until it is: Clean finds all of it, whenever this was cut short.
 func planNetwork(w want, s seen) (todo, error) {
 	var t todo
-	moved, renames, err := t.rename(w, s)
+	routes, err := statics(w.node)
 	if err != nil {
 		return t, err
 	}
@@ -26,16 +29,42 @@ func planNetwork(w want, s seen) (todo, error) {
 	if err := w.uplinkApart(uplink, s); err != nil {
 		return t, err
 	}
+	made := w.made(routes)
+	both := made.and(s.made())
+	t.put(s, madeFile, both.text(), plainMode, rootOwner)
+	moved, renames, err := t.rename(w, s)
+	if err != nil {
+		return t, err
+	}
+	if _, _, ours := s.owner(); !ours {
+		if err := w.routesApart(moved); err != nil {
+			return t, err
+		}
+	}
+	stale := w.stale(moved, routes)
+	t.unroute(w, moved, routes, stale)
 	fresh, err := t.links(w, moved)
 	if err != nil {
 		return t, err
 	}
-	if err := t.routes(w, moved, fresh); err != nil {
-		return t, err
-	}
+	t.routes(w, moved, routes, stale, fresh)
+	t.giveUp(w, moved)
 	t.flush()
 	t.sysctls(w, moved, uplink)
-	return t, t.boot(w, s, renames, uplink)
+	t.boot(w, s, routes, renames, uplink)
+	if both.text() != made.text() {
+		t.write(madeFile, made.text(), plainMode, rootOwner)
+	}
+	return t, nil
+}
+
+// planPossible refuses what planNetwork would, while the machine is still nobody's.
+func planPossible(w want, s seen) (todo, error) {
+	if !s.Commands["ip"] {
+		return todo{}, fmt.Errorf("%w: there is no ip(8) (install iproute2 on it)", ErrUnfit)
+	}
+	_, err := planNetwork(w, s)
+	return todo{}, err
 }
 
 // batched marks lines for ip -batch among the steps, until flush.
@@ -45,27 +74,39 @@ func (t *todo) ip(format string, args ...any) {
 	t.steps = append(t.steps, batched+fmt.Sprintf(format, args...))
 }
 
-// flush makes one call of ip from all that were asked for.
+// flush makes one call of ip from all that were asked for, in the place of the first.
 func (t *todo) flush() {
-	var lines, rest []string
+	var before, after, lines []string
 	for _, step := range t.steps {
-		if line, ok := strings.CutPrefix(step, batched); ok {
+		line, ip := strings.CutPrefix(step, batched)
+		switch {
+		case ip:
 			lines = append(lines, line+"\n")
-		} else {
-			rest = append(rest, step)
+		case len(lines) == 0:
+			before = append(before, step)
+		default:
+			after = append(after, step)
 		}
 	}
-	t.steps = rest
+	t.steps = before
 	if len(lines) > 0 {
 		t.feed(strings.Join(lines, ""), "ip", "-batch", "-")
 	}
+	t.steps = append(t.steps, after...)
 }
 
 // uplinkApart: the interface by which the machine is reached is none of the lab's,
-// and no address that it needs lies within the lab's.
+// and no address that it needs lies within the lab's. Only SSH that comes in by the
+// lab's own address is left where it is.
 func (w want) uplinkApart(u topo.Uplink, s seen) error {
-	if _, ours := w.node.Interfaces.Get(u.Interface); ours && u.Gateway.IsValid() {
-		return fmt.Errorf("%s has the machine's default route, so it cannot be the lab's (name another device for it in the inventory)", u.Interface)
+	const cure = "so it cannot be the lab's (name another device for it in the inventory)"
+	if _, ours := w.node.Interfaces.Get(u.Interface); ours {
+		return fmt.Errorf("%s is the machine's uplink, %s", u.Interface, cure)
+	}
+	if reached := s.reached(); reached != "" {
+		if iface, ours := w.node.Interfaces.Get(reached); ours && iface.Address.Addr() != s.Server {
+			return fmt.Errorf("by %s this SSH connection comes in, %s", reached, cure)
+		}
 	}
 	own := prefixes(w.topology)
 	for _, needed := range []struct {
@@ -81,6 +122,13 @@ func (w want) uplinkApart(u topo.Uplink, s seen) error {
 	}
 	return nil
 }
+
+// asidePrefix begins the name of a device that made way for the lab's, asideBack's
+// that of one on its way back.
+const (
+	asidePrefix = "labctl"
+	asideBack   = "labctl-"
+)
 
 // rename gives the devices of the inventory the names of the node's interfaces.
 // It returns what would be seen after, and each interface's Ethernet address.
@@ -103,14 +151,22 @@ func (t *todo) rename(w want, s seen) (after seen, renames map[string]string, er
 		if l.Name == name {
 			continue
 		}
-		if l.Name == s.uplink().Interface {
-			return after, nil, fmt.Errorf("%s is to become %s, and has the machine's default route (name another device in the inventory)", l.Name, name)
+		if l.Name == s.uplink().Interface || l.Name == s.reached() {
+			return after, nil, fmt.Errorf("%s is to become %s, and the machine is reached by it (name another device in the inventory)", l.Name, name)
 		}
 		if other := slices.IndexFunc(after.Links, func(l link) bool { return l.Name == name }); other >= 0 {
-			t.renameLink(&after, other, fmt.Sprintf("labctl%d", other))
+			if name == s.reached() {
+				return after, nil, fmt.Errorf("%s is to become %s, and the machine is reached by the %s that it has (call the interface otherwise in the topology)", l.Name, name, name)
+			}
+			t.renameLink(&after, other, fmt.Sprintf("%s%d", asidePrefix, other))
 		}
 		t.changed(provision.Changed, w.name, name, "was "+l.Name)
 		t.renameLink(&after, i, name)
+	}
+	for i, l := range after.Links {
+		if aside(l.Name) && s.Links[i].up() && !l.up() {
+			t.ip("link set dev %s up", l.Name) // it is still the machine's own
+		}
 	}
 	return after, renames, nil
 }

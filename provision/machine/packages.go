@@ -47,20 +47,25 @@ func planPackages(w want, s seen) (todo, error) {
 	if len(packages) == 0 || s.Files[triedFile].Content == tried {
 		return t, nil
 	}
+	t.do("run", "mkdir", "-p", runDir)
+	// install queues for a lock that another holds, such as the update after a boot.
+	install := func(argv ...string) {
+		t.do(append([]string{"try", "queue", PackagesLog, "env", "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive"}, argv...)...)
+	}
 	switch {
 	case s.Commands["apt-get"]:
-		// Fails at once without a network, and waits for another apt-get, such as the one after a boot.
-		options := []string{"env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=120",
-			"-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=15"}
-		t.do(append([]string{"try"}, append(options, "update")...)...)
-		t.do(append([]string{"try"}, append(append(options, "install", "--no-install-recommends"), packages...)...)...)
+		install("dpkg", "--configure", "-a") // what was cut short before
+		// Fails at once without a network.
+		apt := []string{"apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=120", "-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=15"}
+		install(append(apt, "update")...)
+		install(append(append(apt, "install", "--no-install-recommends"), packages...)...)
 	case s.Commands["dnf"]:
-		t.do(append([]string{"try", "dnf", "-q", "-y", "--setopt=install_weak_deps=False", "install"}, packages...)...)
+		install(append([]string{"dnf", "-q", "-y", "--setopt=install_weak_deps=False", "install"}, packages...)...)
 	default:
-		return t, nil
+		return todo{}, nil
 	}
 	t.put(s, triedFile, tried, plainMode, rootOwner)
-	t.again = true
+	t.again, t.limit = true, packageLimit
 	return t, nil
 }
 

@@ -89,21 +89,27 @@ func planText(t *testing.T, inputs []txtar.File) string {
 		fmt.Fprintln(&b, "remark:", remark)
 	}
 	fmt.Fprintf(&b, "uplink: %+v\n", s.uplink())
-	for _, p := range append(phases(), phase{"known hosts", planKnown}, phase{"clean", func(w want, s seen) (todo, error) {
-		return planClean(w.lab, w.name, s), nil
-	}}) {
+	for _, p := range append(phases(), phase{"known hosts", planKnown}) {
 		todo, err := p.plan(w, s)
 		fmt.Fprintf(&b, "\n== %s\n", p.name)
 		if err != nil {
 			fmt.Fprintln(&b, "error:", err)
-			continue
+			break
 		}
-		for _, c := range todo.changes {
-			fmt.Fprintln(&b, c)
-		}
-		for _, step := range todo.steps {
-			b.WriteString(readable(t, step))
-		}
+		b.WriteString(todoText(t, todo))
+	}
+	fmt.Fprintf(&b, "\n== clean\n%s", todoText(t, planClean(w.lab, w.name, s)))
+	return b.String()
+}
+
+func todoText(t *testing.T, todo todo) string {
+	t.Helper()
+	var b strings.Builder
+	for _, c := range todo.changes {
+		fmt.Fprintln(&b, c)
+	}
+	for _, step := range todo.steps {
+		b.WriteString(readable(t, step))
 	}
 	return b.String()
 }
@@ -162,7 +168,7 @@ func TestParseSeenRefuses(t *testing.T) {
 	for _, text := range []string{
 		"", "system\tLinux\n", "links\n!!!\nMARK\nend\t.\n", "links\n{}\nMARK\nend\t.\n", "links\n[]\nend\t.\n",
 		"account\troot\nend\t.\n", "end\t.\nsystem\tLinux\n",
-		"account\ta:x:1:1::/home/a b\tc:/bin/sh\nend\t.\n", "files\nAAAA\nMARK\nend\t.\n", "files\n",
+		"account\ta:x:1:1::/home/a b:/bin/sh\nend\t.\n", "account\ta:x:1:1::/home/*:/bin/sh\nend\t.\n", "account\ta:x:1:1::/home/a\tc:/bin/sh\nend\t.\n", "files\nAAAA\nMARK\nend\t.\n", "files\n",
 	} {
 		if _, err := parseSeen([]byte(text), testMark); err == nil {
 			t.Errorf("%q was understood", text)

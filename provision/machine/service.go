@@ -126,7 +126,7 @@ func (d daemon) ensure(ctx context.Context, restart string) ([]provision.Change,
 func (d daemon) look(ctx context.Context, wait int) (standing, error) {
 	var out bytes.Buffer
 	argv := []string{"sh", "-c", serviceScript, "sh", d.unit(), d.argv[0], d.lock(), d.log(), strconv.Itoa(wait)}
-	if err := runWithErrors(ctx, d.node.host, provision.Command{Argv: argv, Stdout: &out}); err != nil {
+	if err := runWithErrors(ctx, d.node.host, lookLimit, provision.Command{Argv: argv, Stdout: &out}); err != nil {
 		return standing{}, err
 	}
 	s := standing{facts: map[string]string{}}

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -23,18 +24,32 @@ func (s seen) uplink() topo.Uplink {
 		}
 		u = topo.Uplink{Interface: r.Hops[0].Device, Gateway: r.Hops[0].Via, Metric: r.Metric, Address: netip.PrefixFrom(r.Source, 0)}
 	}
-	for _, l := range s.Links {
+	if u.Interface == "" {
+		u.Interface = s.reached()
+		if s.Server.Is4() {
+			u.Address = netip.PrefixFrom(s.Server, 0)
+		}
+	}
+	if l, ok := s.link(u.Interface); ok {
 		for _, a := range l.ipv4() {
-			switch {
-			case u.Interface == "" && a.Addr() == s.Server:
-				u.Interface, u.Address = l.Name, a
-			case l.Name == u.Interface && (a.Addr() == u.Address.Addr() || !u.Address.IsValid()):
+			if a.Addr() == u.Address.Addr() || !u.Address.IsValid() {
 				u.Address = a
 			}
 		}
 	}
 	u.DNS = s.nameServer()
 	return u
+}
+
+// reached is the interface that the SSH connection comes in by; empty where it is
+// not known, as behind a forwarded port.
+func (s seen) reached() string {
+	for _, l := range s.Links {
+		if slices.ContainsFunc(l.Addresses, func(a address) bool { return a.Local == s.Server.WithZone("") }) {
+			return l.Name
+		}
+	}
+	return ""
 }
 
 // nameServer is the first that resolv.conf(5) names.

@@ -212,23 +212,26 @@ func wantWhole(t *testing.T, p *netns.Provider, top *topo.Topology) {
 	wantServices(t, p, top)
 }
 
-// wantServices wants one on each node. One that a down which was killed had told
-// to end may end after up has seen it; and for a moment the shell's child has
-// the shell's name.
+// wantServices wants one on each node, soon. One that a down which was killed had
+// told to end may end after up has seen it; one that an up which was killed had
+// started, and that could not be told from its parent yet, and the one of the
+// next up both want the lock, and whoever comes second gives up after a second;
+// and for a moment the shell's child has the shell's name.
 func wantServices(t *testing.T, p *netns.Provider, top *topo.Topology) {
 	t.Helper()
-	found := ""
-	for range 5 {
-		found = objects(t, p, top.Metadata.Name)
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		found := objects(t, p, top.Metadata.Name)
 		if strings.Count(found, "/svc ") == len(top.Nodes) {
 			return
 		}
-		time.Sleep(20 * time.Millisecond)
+		if time.Now().After(deadline) {
+			t.Errorf("not one service on each of %d nodes:\n%s", len(top.Nodes), found)
+			return
+		}
 		if err := up(p, top); err != nil {
 			t.Fatal(err)
 		}
 	}
-	t.Errorf("not one service on each of %d nodes:\n%s", len(top.Nodes), found)
 }
 
 func wantGone(t *testing.T, p *netns.Provider, lab string) {

@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -11,8 +12,9 @@ import (
 )
 
 // signers are the keys to log in with. The connection to ssh-agent, where there
-// is one, must stay open until they have signed; close ends it.
-func (c Config) signers() (keys []ssh.Signer, close func(), err error) {
+// is one, must stay open until they have signed; close ends it, and so does ctx:
+// an agent may wait for a finger on a token.
+func (c Config) signers(ctx context.Context) (keys []ssh.Signer, close func(), err error) {
 	close = func() {}
 	var locked *ssh.PassphraseMissingError
 	if c.KeyFile != "" {
@@ -28,8 +30,10 @@ func (c Config) signers() (keys []ssh.Signer, close func(), err error) {
 			return nil, close, fmt.Errorf("%s: read the key %s: %w", c.Node, c.KeyFile, err)
 		}
 	}
-	keys, close, err = fromAgent(agentSocket())
+	keys, close, err = fromAgent(ctx, agentSocket())
 	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil, close, &passing{fmt.Errorf("ask ssh-agent: %w", ErrTimeout)}
 	case err != nil && locked != nil:
 		return nil, close, fmt.Errorf("%s: the key %s has a passphrase: %w (ssh-add %s)", c.Node, c.KeyFile, err, quote(c.KeyFile))
 	case err != nil:
@@ -38,16 +42,21 @@ func (c Config) signers() (keys []ssh.Signer, close func(), err error) {
 	return keys, close, nil
 }
 
-func fromAgent(socket string) (keys []ssh.Signer, close func(), err error) {
+func fromAgent(ctx context.Context, socket string) (keys []ssh.Signer, close func(), err error) {
 	close = func() {}
 	if socket == "" {
 		return nil, close, errors.New("no ssh-agent (SSH_AUTH_SOCK is not set)")
 	}
-	conn, err := net.Dial("unix", socket)
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", socket)
 	if err != nil {
 		return nil, close, fmt.Errorf("ask ssh-agent: %w", err)
 	}
-	close = func() { conn.Close() }
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	close = func() {
+		stop()
+		conn.Close()
+	}
 	keys, err = agent.NewClient(conn).Signers()
 	if err == nil && len(keys) == 0 {
 		err = errors.New("ssh-agent has no keys")

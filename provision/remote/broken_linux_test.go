@@ -146,12 +146,13 @@ func (w *firstWrite) Write(p []byte) (int, error) {
 func TestSilentPeer(t *testing.T) {
 	t.Parallel()
 	c, proxy := through(t, sshtest.NewDaemon(t), func(config *Config) {
-		config.KeepAlive, config.Silence, config.Patience = 50*time.Millisecond, 500*time.Millisecond, time.Second
+		config.KeepAlive, config.Silence = 50*time.Millisecond, 3*time.Second
 	})
-	if err := c.Run(t.Context(), provision.Command{Argv: []string{"sleep", "0.8"}}); err != nil {
+	if err := c.Run(t.Context(), provision.Command{Argv: []string{"sleep", "4"}}); err != nil {
 		t.Fatalf("a peer that answers, and a command that says nothing: %v", err)
 	}
 	proxy.Freeze()
+	c.config.Patience = time.Second
 	err := c.Run(t.Context(), provision.Command{Argv: []string{"true"}})
 	// No command was begun, so it was tried anew until patience ended.
 	if !errors.Is(err, ErrUnreachable) || !errors.Is(err, ErrTimeout) {
@@ -166,7 +167,7 @@ func TestSilentPeer(t *testing.T) {
 func TestSilentInCommand(t *testing.T) {
 	t.Parallel()
 	c, proxy := through(t, sshtest.NewDaemon(t), func(config *Config) {
-		config.KeepAlive, config.Silence = 50*time.Millisecond, 500*time.Millisecond
+		config.KeepAlive, config.Silence = 50*time.Millisecond, 3*time.Second
 	})
 	out := &firstWrite{done: make(chan struct{})}
 	go func() {
@@ -301,5 +302,31 @@ func TestDialContext(t *testing.T) {
 	}
 	if err == nil || !strings.Contains(err.Error(), "no such file") {
 		t.Errorf("a bridge to nowhere: %v", err)
+	}
+}
+
+// TestDialContextLost: what is read over a connection that breaks is not taken for
+// the whole.
+func TestDialContextLost(t *testing.T) {
+	t.Parallel()
+	c, proxy := through(t, sshtest.NewDaemon(t), nil)
+	socket := filepath.Join(t.TempDir(), "s")
+	echo(t, "unix", socket)
+	for range 20 {
+		conn, err := c.DialContext(t.Context(), "unix", socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		proxy.Cut()
+		if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, ErrLost) {
+			t.Fatalf("%v, want ErrLost", err)
+		}
+		conn.Close()
 	}
 }

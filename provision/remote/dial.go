@@ -85,7 +85,7 @@ func (c Config) attempt(ctx context.Context, limit time.Duration) (*link, error)
 	start := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	keys, closeAgent, err := c.signers()
+	keys, closeAgent, err := c.signers(ctx)
 	if err != nil {
 		return nil, err
 	}

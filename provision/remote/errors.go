@@ -42,7 +42,7 @@ type HostKeyError struct {
 
 func (e *HostKeyError) Error() string {
 	return fmt.Sprintf("%s: %v: it shows %s, pinned in %s is %s (someone may be in between; "+
-		"if the machine was made anew, labctl down and up of that node, or: ssh-keygen -R %s -f %s)",
+		"if the machine was made anew: ssh-keygen -R %s -f %s)",
 		e.Node, ErrHostKey, e.Got, e.File, list(e.Want), e.Node, quote(e.File))
 }
 

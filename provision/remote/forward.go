@@ -77,7 +77,7 @@ func (c *Client) direct(ctx context.Context, kind string, payload []byte, to net
 		}()
 		_, err := io.Copy(far, channel)
 		if err == nil {
-			err = l.err()
+			err = l.lost() // a connection that broke ends its channels like a peer that is done
 		}
 		conn.end(err)
 		far.Close()
