@@ -29,6 +29,7 @@ const (
 type batch struct {
 	t      *topo.Topology
 	cancel context.CancelFunc
+	full   chan struct{} // closed when all nodes of the lab are in it
 	ended  chan struct{}
 
 	// Under the lab's lock:
@@ -81,7 +82,7 @@ func (p *Provider) join(ctx context.Context, l *lab, t *topo.Topology, node stri
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.next == nil {
-		b := &batch{t: t, ended: make(chan struct{}), nodes: map[string]*berth{}}
+		b := &batch{t: t, full: make(chan struct{}), ended: make(chan struct{}), nodes: map[string]*berth{}}
 		ctx, b.cancel = context.WithCancel(context.WithoutCancel(ctx))
 		l.next = b
 		go p.carryOut(ctx, l, b)
@@ -90,6 +91,9 @@ func (p *Provider) join(ctx context.Context, l *lab, t *topo.Topology, node stri
 	b.waiting++
 	if b.nodes[node] == nil {
 		b.nodes[node] = &berth{up: make(chan struct{}), settled: make(chan struct{})}
+		if len(b.nodes) == len(b.t.Nodes) {
+			close(b.full)
+		}
 	}
 	return b, b.nodes[node]
 }
@@ -122,10 +126,12 @@ func (p *Provider) leave(ctx context.Context, l *lab, b *batch) {
 func (p *Provider) carryOut(ctx context.Context, l *lab, b *batch) {
 	defer close(b.ended)
 	defer b.cancel()
-	select {
-	case <-time.After(gatherTime):
-	case <-ctx.Done():
+	b.gather(ctx, p.options.gatherTime())
+	if !l.probing.TryLock() { // whose machine does not answer joins after that
+		l.probing.Lock()
+		b.gather(ctx, p.options.gatherTime())
 	}
+	l.probing.Unlock()
 	err := l.working.lock(ctx)
 	if err == nil {
 		defer l.working.unlock()
@@ -150,6 +156,15 @@ func (p *Provider) carryOut(ctx context.Context, l *lab, b *batch) {
 			fault = fmt.Errorf("%s: vagrant ended well and does not say that it is up (%s)", name, logged(l.at.log()))
 		}
 		b.settle(l, name, nil, fault)
+	}
+}
+
+// gather waits for more nodes to join.
+func (b *batch) gather(ctx context.Context, most time.Duration) {
+	select {
+	case <-time.After(most):
+	case <-b.full:
+	case <-ctx.Done():
 	}
 }
 
@@ -203,35 +218,50 @@ func (p *Provider) up(ctx context.Context, l *lab, b *batch, names []string) err
 	if err != nil {
 		return err
 	}
-	var down []string
+	var down, anew []string
 	changes := map[string]*provision.Change{}
 	for _, name := range names {
 		state := stateOf(states, name)
 		if standing(state) == provision.NodeRunning {
-			b.settle(l, name, nil, nil)
+			b.settle(l, name, nil, s.outgrown(b.t, name))
 			continue
 		}
-		down = append(down, name)
 		changes[name] = &provision.Change{Verb: provision.Started, Node: name, Object: "VM"}
 		made, err := p.mend(ctx, l, b.t, s, name, state)
+		if errors.Is(err, ErrOutgrown) {
+			b.settle(l, name, nil, err)
+			continue
+		}
 		if err != nil {
 			return err
 		}
+		down = append(down, name)
 		if !made {
+			anew = append(anew, name)
 			changes[name].Verb = provision.Created
-			if err := p.options.Machines.Forget(ctx, l.name, name); err != nil {
-				return err
-			}
 		}
 	}
 	if len(down) == 0 {
 		return nil
 	}
-	if err := l.forget(down...); err != nil {
+	if err := p.begin(ctx, l, b.t, s, down, anew); err != nil {
 		return err
 	}
 	err = p.vagrantUp(ctx, l, b, s, down, changes)
 	l.unsee()
+	return err
+}
+
+// begin drops what is known of machines that boot now, and writes down what
+// those are asked for with that are made anew.
+func (p *Provider) begin(ctx context.Context, l *lab, t *topo.Topology, s settings, booted, anew []string) error {
+	err := l.forget(booted...)
+	if err == nil && len(anew) > 0 {
+		err = p.options.Machines.Forget(ctx, l.name, anew...)
+	}
+	if err == nil && len(anew) > 0 && s.Provider == Libvirt {
+		err = p.note(ctx, l, t, anew)
+	}
 	return err
 }
 

@@ -47,6 +47,7 @@ func (p *Provider) Destroy(ctx context.Context, name string, nodes ...string) ([
 	if err != nil || !exists(l.at.dir) {
 		return changes, err
 	}
+	l.remember(s)
 	if err := errors.Join(p.options.Machines.Forget(ctx, name), os.RemoveAll(l.at.dir)); err != nil {
 		return changes, fmt.Errorf("remove the files of lab %s: %w", name, err)
 	}
@@ -123,7 +124,7 @@ func (p *Provider) removeLeft(ctx context.Context, l *lab, s settings) ([]provis
 		for _, m := range machines {
 			removed("machine " + m)
 		}
-		if err != nil {
+		if err = unlessUnused(s, err); err != nil {
 			return changes, err
 		}
 	}
@@ -131,16 +132,15 @@ func (p *Provider) removeLeft(ctx context.Context, l *lab, s settings) ([]provis
 		return changes, nil // its internal networks end with the last machine
 	}
 	networks, err := p.virsh.networks(ctx, l.name)
-	if errors.Is(err, errNoVirsh) || err != nil && s.Provider == "" {
-		return changes, nil
-	}
 	for _, n := range networks {
 		if err == nil {
 			err = p.virsh.removeNetwork(ctx, n)
+		}
+		if err == nil {
 			removed("network " + n)
 		}
 	}
-	if err != nil {
+	if err = unlessUnused(s, err); err != nil {
 		return changes, fmt.Errorf("remove the networks of lab %s: %w", l.name, err)
 	}
 	images, err := p.removeImages(ctx, l, s)
@@ -153,25 +153,16 @@ func (p *Provider) removeLeft(ctx context.Context, l *lab, s settings) ([]provis
 // removeImages removes the box's volumes that came with the lab. Where another
 // lab uses the box, that one inherits them.
 func (p *Provider) removeImages(ctx context.Context, l *lab, s settings) ([]string, error) {
-	if !s.OwnImages {
-		return nil, nil
+	if err := p.bequeath(l, s); err != nil {
+		return nil, err
 	}
-	for _, name := range p.options.stored() {
-		heir := p.options.paths(name)
-		other, err := heir.load()
-		if name != l.name && err == nil && other.Images == s.Images {
-			other.OwnImages = true
-			return nil, heir.writeJSON(heir.settings(), other)
-		}
-	}
-	volumes, err := p.virsh.volumes(ctx, s.Images)
+	volumes, err := p.ownImages(ctx, l, s)
 	var removed []string
 	for _, v := range volumes {
-		used, usedErr := p.virsh.used(ctx, v)
-		if err = errors.Join(err, usedErr); err != nil || used {
-			continue
+		if err == nil {
+			err = p.virsh.removeVolume(ctx, v)
 		}
-		if err = p.virsh.removeVolume(ctx, v); err == nil {
+		if err == nil {
 			removed = append(removed, v.name)
 		}
 	}
@@ -179,4 +170,59 @@ func (p *Provider) removeImages(ctx context.Context, l *lab, s settings) ([]stri
 		return removed, fmt.Errorf("remove the box's copy in libvirt's storage: %w", err)
 	}
 	return removed, nil
+}
+
+// bequeath makes the box's volumes those of another lab that uses them.
+func (p *Provider) bequeath(l *lab, s settings) error {
+	for _, i := range s.Images {
+		heir, ok := p.heir(l, i)
+		if !i.Own || !ok {
+			continue
+		}
+		at := p.options.paths(heir)
+		other, err := at.load()
+		if err == nil {
+			other.Images[other.image(i.Prefix)].Own = true
+			err = at.writeJSON(at.settings(), other)
+		}
+		if err != nil {
+			return fmt.Errorf("leave the box's copy in libvirt's storage to lab %s: %w", heir, err)
+		}
+	}
+	return nil
+}
+
+// heir is another lab that uses the same copies of a box.
+func (p *Provider) heir(l *lab, i image) (name string, ok bool) {
+	for _, name := range p.options.stored() {
+		if other, err := p.options.paths(name).load(); name != l.name && err == nil && other.image(i.Prefix) >= 0 {
+			return name, true
+		}
+	}
+	return "", false
+}
+
+// ownImages are the box's volumes that came with the lab, and that no other lab
+// and no machine needs.
+func (p *Provider) ownImages(ctx context.Context, l *lab, s settings) ([]volume, error) {
+	var own []volume
+	for _, i := range s.Images {
+		if _, inherited := p.heir(l, i); !i.Own || inherited {
+			continue
+		}
+		volumes, err := p.virsh.volumes(ctx, i.Prefix)
+		if err != nil {
+			return nil, err
+		}
+		for _, v := range volumes {
+			used, err := p.virsh.used(ctx, v)
+			if err != nil {
+				return nil, err
+			}
+			if !used {
+				own = append(own, v)
+			}
+		}
+	}
+	return own, nil
 }

@@ -71,6 +71,69 @@ func TestBoxImageGoesWithTheLastLab(t *testing.T) {
 	}
 }
 
+// TestEveryBoxThatWasNamed: the first cannot be had, the second replaces it in
+// the file, and a machine that is made anew has the third.
+func TestEveryBoxThatWasNamed(t *testing.T) {
+	s := newStage(t, Libvirt)
+	l := study(t)
+	box := l.Providers.Vagrant
+	box.Box, box.BoxVersion = "one/box", ""
+	s.faults(fakeFault{Command: "up", Type: "Vagrant::Errors::BoxAddShortNotFound", Text: "The box 'one/box' could not be found or\ncould not be accessed in the remote catalog."})
+	if _, errs := s.up(t.Context(), l); !errors.Is(errs["router"], ErrBox) {
+		t.Fatal(errs)
+	}
+	box.Box = "two/box"
+	s.wantUp(l)
+	s.put("volumes", "two-VAGRANTSLASH-box_vagrant_box_image_0_box.img", "")
+	if _, err := s.Destroy(t.Context(), "study", "k8s-w1"); err != nil {
+		t.Fatal(err)
+	}
+	s.put("volumes", "three-VAGRANTSLASH-box_vagrant_box_image_0_box.img", "") // somebody's before
+	box.Box = "three/box"
+	s.wantUp(l)
+	if _, err := s.Destroy(t.Context(), "study"); err != nil {
+		t.Fatal(err)
+	}
+	if left := s.list("volumes"); !slices.Equal(left, []string{"three-VAGRANTSLASH-box_vagrant_box_image_0_box.img"}) {
+		t.Errorf("left: %q", left)
+	}
+	// The proof would see them.
+	s.put("volumes", "two-VAGRANTSLASH-box_vagrant_box_image_0_box.img", "")
+	if o, err := s.Observe(t.Context(), "study"); err != nil || !slices.Equal(o.Objects, []string{"libvirt volume two-VAGRANTSLASH-box_vagrant_box_image_0_box.img"}) {
+		t.Errorf("observed %+v, %v", o, err)
+	}
+}
+
+func TestProofNeedsLibvirt(t *testing.T) {
+	s := newStage(t, Libvirt)
+	s.wantUp(study(t))
+	if _, err := s.Destroy(t.Context(), "study"); err != nil {
+		t.Fatal(err)
+	}
+	s.write("no-libvirtd", nil)
+	if _, err := s.Observe(t.Context(), "study"); !errors.Is(err, ErrLibvirt) || !strings.Contains(err.Error(), "("+cureLibvirt+")") {
+		t.Errorf("the proof of a lab that stood on libvirt: %v", err)
+	}
+	// Nothing says that this one ever did.
+	if _, err := s.Destroy(t.Context(), "other"); err != nil {
+		t.Error(err)
+	}
+	if o, err := s.Observe(t.Context(), "other"); err != nil || !o.Empty() {
+		t.Errorf("%+v, %v", o, err)
+	}
+}
+
+func TestDestroyNeedsVirsh(t *testing.T) {
+	s := newStage(t, Libvirt)
+	s.wantUp(study(t))
+	if err := os.Remove(s.path("bin", "virsh")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Destroy(t.Context(), "study"); !errors.Is(err, errNoVirsh) || !strings.Contains(err.Error(), cureVirsh) {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestStaleNodeIsDestroyed(t *testing.T) {
 	s := newStage(t, Libvirt)
 	l := study(t)

@@ -33,6 +33,9 @@ const (
 	// bootTimeout is how long Vagrant waits for one machine's SSH: emulated
 	// machines on a busy host need minutes.
 	bootTimeout = 10 * time.Minute
+	// lookTime is how long a vagrant that only looks may take. It takes seconds,
+	// unless what it asks does not answer.
+	lookTime = 2 * time.Minute
 	// interruptGrace is what an interrupted vagrant gets for its own cleaning up.
 	interruptGrace = time.Minute
 )
@@ -43,10 +46,11 @@ type Options struct {
 	DataDir string
 	// Provider is virtualbox or libvirt; the topology's where it is empty.
 	Provider string
-	// HostOnly puts VirtualBox's networks where the host has an address in each,
-	// as the study does. Two labs with the same addresses then disturb each
-	// other, and VirtualBox may refuse the addresses (/etc/vbox/networks.conf).
-	// Without it they are internal networks that bear the lab's name.
+	// HostOnly puts VirtualBox's networks of a new lab where the host has an
+	// address in each, as the study does. Two labs with the same addresses then
+	// disturb each other, and VirtualBox may refuse the addresses
+	// (/etc/vbox/networks.conf). Without it they are internal networks that bear
+	// the lab's name.
 	HostOnly bool
 	// Machines makes nodes of machines.
 	Machines Machines
@@ -54,6 +58,12 @@ type Options struct {
 	Tell func(node, what string)
 	// Command is vagrant's executable; vagrant on the PATH where it is empty.
 	Command string
+	// GatherTime is how long the first machine that is wanted waits for others,
+	// to be booted with them; 50 ms where it is 0.
+	GatherTime time.Duration
+	// LookTime is how long vagrant may take to say how machines stand and how
+	// they are reached; two minutes where it is 0.
+	LookTime time.Duration
 	// LockPatience is how long to wait for another vagrant that holds a machine;
 	// as long as one boot may take where it is 0.
 	LockPatience time.Duration
@@ -76,6 +86,8 @@ type Machines interface {
 }
 
 func (o Options) command() string             { return cmp.Or(o.Command, "vagrant") }
+func (o Options) gatherTime() time.Duration   { return cmp.Or(o.GatherTime, gatherTime) }
+func (o Options) lookTime() time.Duration     { return cmp.Or(o.LookTime, lookTime) }
 func (o Options) lockPatience() time.Duration { return cmp.Or(o.LockPatience, bootTimeout) }
 
 func (o Options) tell(node, what string) {

@@ -39,6 +39,7 @@ func TestMain(m *testing.M) {
 //	domains/NAME         libvirt's domains; the content is their number of NICs
 //	networks/NAME, volumes/NAME, vms/NAME
 //	release              lets a vagrant that hangs go on
+//	no-libvirtd          has virsh find no libvirt
 type fakeWorld struct{ dir string }
 
 // fakeFault makes one call of vagrant fail.
@@ -324,6 +325,10 @@ func (r fakeRun) sshConfig(names []string) int {
 func (w fakeWorld) virsh(args []string) int {
 	args = args[3:] // -q -c URI
 	w.called(append([]string{"virsh"}, args...)...)
+	if _, err := os.Stat(w.path("no-libvirtd")); err == nil {
+		fmt.Fprintln(os.Stderr, "error: failed to connect to the hypervisor\nerror: Failed to connect socket to '/var/run/libvirt/libvirt-sock': No such file or directory")
+		return 1
+	}
 	remove := func(kind, name string) int {
 		if err := os.Remove(w.path(kind, name)); errors.Is(err, fs.ErrNotExist) {
 			fmt.Fprintf(os.Stderr, "error: failed to get %s '%s'\n", kind, name)

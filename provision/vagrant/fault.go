@@ -25,6 +25,7 @@ var (
 	ErrLocked         = errors.New("another vagrant works on it")
 	ErrBootTimeout    = errors.New("it did not boot in time")
 	ErrState          = errors.New("the machine is in an odd state")
+	ErrOutgrown       = errors.New("the topology asks for more than its VM has")
 	ErrMemory         = errors.New("there is too little memory")
 	ErrDisk           = errors.New("there is too little room on the disk")
 	ErrVagrantfile    = errors.New("vagrant does not take the Vagrantfile")
@@ -155,6 +156,12 @@ func (c cures) told(node, text, log string) *Fault {
 		return f
 	}
 	return &Fault{Node: node, Class: ErrVagrant, Said: gist(text), Log: log}
+}
+
+// isLocked says whether vagrant failed because another one was at work.
+func isLocked(err error) bool {
+	var failed *failure
+	return errors.As(err, &failed) && errors.Is(cures{}.told("", failed.text, ""), ErrLocked)
 }
 
 // permission makes a fault that also is one of missing rights.

@@ -18,6 +18,8 @@ const (
 	cureVirtualBox = "install it: https://www.virtualbox.org/wiki/Downloads; then VBoxManage --version answers"
 	curePlugin     = "vagrant plugin install vagrant-libvirt, or apt-get install vagrant-libvirt"
 	cureLibvirt    = "sudo systemctl start libvirtd"
+	cureVirsh      = "apt-get install libvirt-clients"
+	cureHung       = "sudo systemctl restart libvirtd"
 	cureGroup      = "sudo usermod -aG libvirt $USER, then log in again"
 )
 

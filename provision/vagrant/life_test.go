@@ -58,17 +58,17 @@ func TestNodesGoOnBeforeAllAreUp(t *testing.T) {
 	s.faults(fakeFault{Command: "up", Node: "k8s-w0", Hang: true}) // the last one
 	l, ensured := study(t), make(chan string, 4)
 	s.machines.fail = func(node string, _ machine.Access) error { ensured <- node; return nil }
-	done := make(chan map[string]error)
+	done := make(chan map[string]error, 1)
 	go func() { _, errs := s.up(t.Context(), l); done <- errs }()
 	for range 3 {
-		if node := <-ensured; node == "k8s-w0" {
+		if node := receive(t, ensured); node == "k8s-w0" {
 			t.Error("k8s-w0 was ensured before it was up")
 		}
 	}
 	if err := os.WriteFile(s.path("release"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if errs := <-done; len(errs) > 0 {
+	if errs := receive(t, done); len(errs) > 0 {
 		t.Error(errs)
 	}
 }
@@ -226,11 +226,11 @@ func TestCancelledVagrantCleansUp(t *testing.T) {
 	s := newStage(t, Libvirt)
 	s.faults(fakeFault{Command: "up", Node: "router", Hang: true})
 	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan map[string]error)
+	done := make(chan map[string]error, 1)
 	go func() { _, errs := s.up(ctx, study(t)); done <- errs }()
 	s.waitTold("router: booting")
 	cancel()
-	for node, err := range <-done {
+	for node, err := range receive(t, done) {
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: %v", node, err)
 		}
@@ -299,6 +299,7 @@ func TestOddStatesAreMended(t *testing.T) {
 			r := fakeRun{s.fakeWorld, s.options.paths("study").dir, VirtualBox, nil}
 			r.set("router", state)
 			s.calls("")
+			s.options.GatherTime = time.Millisecond // it is the only one
 			if _, err := s.Start(t.Context(), l, "router"); err != nil {
 				t.Fatal(err)
 			}
@@ -325,5 +326,33 @@ func TestWaitsForAnotherVagrant(t *testing.T) {
 	s.faults(locked)
 	if _, errs := s.up(t.Context(), study(t)); !errors.Is(errs["router"], ErrLocked) {
 		t.Errorf("out of patience: %v", errs)
+	}
+}
+
+// TestMeetsAnotherVagrant looks, while another vagrant looks too: the text is what
+// Vagrant 2.3.4 says when both want to write down how a machine stands.
+func TestMeetsAnotherVagrant(t *testing.T) {
+	met := fakeFault{Type: "Vagrant::Errors::MachineLocked",
+		Text: "Vagrant can't use the requested machine because it is locked! This\nmeans that another Vagrant process is currently reading or modifying\nthe machine. Please wait for that Vagrant process to end and try\nagain. Details about the machine are shown below:\n\nName: router\nProvider: virtualbox"}
+	times := func(command string, n int) fakeFault {
+		f := met
+		f.Command, f.Times = command, n
+		return f
+	}
+	s := newStage(t, VirtualBox)
+	s.faults(times("ssh-config", 3))
+	s.wantUp(study(t))
+	s.restart(VirtualBox)
+	s.faults(times("status", 2))
+	seen, err := s.Observe(t.Context(), "study")
+	if err != nil || len(seen.Nodes) != 4 {
+		t.Errorf("%+v, %v", seen.Nodes, err)
+	}
+
+	s.restart(VirtualBox)
+	s.options.LookTime = 300 * time.Millisecond
+	s.faults(times("status", 1000))
+	if _, err := s.Observe(t.Context(), "study"); !errors.Is(err, ErrLocked) && !errors.Is(err, ErrVirtualBox) {
+		t.Errorf("locked for long: %v", err)
 	}
 }

@@ -19,13 +19,15 @@ func (p *Provider) mend(ctx context.Context, l *lab, t *topo.Topology, s setting
 	switch {
 	case standing(state) == "":
 		return false, p.removeStray(ctx, l, s, node)
-	case state == "preparing", s.Provider == Libvirt && p.lacksNICs(ctx, t, node):
+	case s.Provider == Libvirt && p.lacksNICs(ctx, l, node, s.NICs[node]):
 		// It was cut short before it had all that it needs, and Vagrant does not add it later.
 		p.options.tell(node, "half made: it is removed and made anew")
 		return false, p.destroyMachines(ctx, l, s, node)
+	case s.outgrown(t, node) != nil:
+		return true, s.outgrown(t, node)
 	case standing(state) == provision.NodeStopped:
 		return true, nil
-	case state == "shutting_down", state == "stopping":
+	case state == shuttingDown, state == "stopping":
 		if state, err = p.settled(ctx, l, s, node); err != nil || standing(state) == provision.NodeStopped {
 			return true, err
 		}
@@ -51,18 +53,33 @@ func (p *Provider) settled(ctx context.Context, l *lab, s settings, node string)
 	}
 }
 
-// lacksNICs says that a domain has fewer interfaces than its node: eth0 and
-// those on networks.
-func (p *Provider) lacksNICs(ctx context.Context, t *topo.Topology, node string) bool {
+// lacksNICs says that a domain has fewer interfaces than it was asked for with.
+func (p *Provider) lacksNICs(ctx context.Context, l *lab, node string, asked int) bool {
+	have, err := p.virsh.nics(ctx, objectName(l.name, node))
+	return err == nil && have < asked
+}
+
+// outgrown is an error where the topology has more interfaces for a machine than
+// it was made with: libvirt's get none later, and it is not ours to throw its disk away.
+func (s settings) outgrown(t *topo.Topology, node string) error {
+	has, wanted := s.NICs[node], nicsOf(t, node)
+	if has == 0 || wanted <= has {
+		return nil
+	}
+	return &Fault{Node: node, Class: ErrOutgrown, Said: fmt.Sprintf("%d network interfaces, of which it has %d", wanted, has),
+		Cure: "labctl down " + node + ", then labctl up"}
+}
+
+// nicsOf counts those of a node's machine: eth0 and those on networks.
+func nicsOf(t *topo.Topology, node string) int {
 	n, _ := t.Nodes.Get(node)
-	want := 1
+	count := 1
 	for _, iface := range n.Interfaces.All() {
 		if iface.Type != topo.Dummy {
-			want++
+			count++
 		}
 	}
-	have, err := p.virsh.nics(ctx, objectName(t.Metadata.Name, node))
-	return err == nil && have < want
+	return count
 }
 
 // removeStray removes a machine that bears the node's mark and that Vagrant

@@ -28,11 +28,8 @@ func managementName(lab string) string { return markPrefix + lab }
 // labOf is the lab whose mark a name bears.
 func labOf(name string) (lab string, ok bool) {
 	rest, ok := strings.CutPrefix(name, markPrefix)
-	if !ok {
-		return "", false
-	}
-	lab, _, _ = strings.Cut(rest, "_")
-	return lab, topo.CheckName(lab) == nil
+	lab, _, marked := strings.Cut(rest, "_")
+	return lab, ok && marked && topo.CheckName(lab) == nil
 }
 
 // paths knows where the files of one lab are.

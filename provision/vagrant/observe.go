@@ -13,9 +13,9 @@ import (
 // networks or volumes bear.
 func (p *Provider) Labs(ctx context.Context) ([]string, error) {
 	labs := p.options.stored()
-	domains, _ := p.virsh.domains(ctx, markPrefix) // no libvirt, no labs there
+	objects, _ := p.virsh.marked(ctx) // no libvirt, no labs there
 	machines, _ := p.vboxManage.machines(ctx, markPrefix)
-	for _, name := range slices.Concat(domains, machines) {
+	for _, name := range slices.Concat(objects, machines) {
 		if lab, ok := labOf(name); ok {
 			labs = append(labs, lab)
 		}
@@ -25,7 +25,8 @@ func (p *Provider) Labs(ctx context.Context) ([]string, error) {
 }
 
 // Observe finds the lab's machines, as Vagrant sees them and as their own names
-// say, and in Objects its networks, volumes and files.
+// say, and in Objects its networks, volumes and files. Of a lab that was just
+// destroyed it looks where that one stood.
 func (p *Provider) Observe(ctx context.Context, name string) (provision.Observation, error) {
 	var o provision.Observation
 	if err := ctx.Err(); err != nil {
@@ -33,7 +34,10 @@ func (p *Provider) Observe(ctx context.Context, name string) (provision.Observat
 	}
 	l := p.lab(name)
 	s, err := l.at.load()
-	if err != nil && !errors.Is(err, errNoSettings) {
+	if errors.Is(err, errNoSettings) {
+		s, err = l.destroyed(), nil
+	}
+	if err != nil {
 		return o, err
 	}
 	states, err := p.states(ctx, l, s)
@@ -62,12 +66,15 @@ func (p *Provider) lost(ctx context.Context, l *lab, s settings, known []provisi
 	var err error
 	if s.Provider != VirtualBox {
 		names, err = p.virsh.domains(ctx, mark(l.name))
-		err = unlessAbsent(s, err)
+		err = unlessUnused(s, err)
 	}
 	if s.Provider != Libvirt && err == nil {
 		var more []string
 		more, err = p.vboxManage.machines(ctx, mark(l.name))
-		err = unlessAbsent(s, err)
+		if errors.Is(err, errNoVBoxManage) {
+			err = nil
+		}
+		err = unlessUnused(s, err)
 		names = append(names, more...)
 	}
 	var nodes []provision.ObservedNode
@@ -81,16 +88,17 @@ func (p *Provider) lost(ctx context.Context, l *lab, s settings, known []provisi
 	return nodes, err
 }
 
-// unlessAbsent passes over a tool that is not here, and over one that does not
-// answer where no lab says that there is anything to ask it for.
-func unlessAbsent(s settings, err error) error {
-	if s.Provider == "" || errors.Is(err, errNoVirsh) || errors.Is(err, errNoVBoxManage) {
+// unlessUnused passes over a tool that is not here or does not answer, where no
+// lab says that there is anything to ask it for.
+func unlessUnused(s settings, err error) error {
+	if s.Provider == "" {
 		return nil
 	}
 	return err
 }
 
-// libvirtObjects are the lab's networks and volumes.
+// libvirtObjects are the lab's networks and volumes; once no machine is made any
+// more, also the copies of the box that nothing needs.
 func (p *Provider) libvirtObjects(ctx context.Context, l *lab, s settings) ([]string, error) {
 	var objects []string
 	networks, err := p.virsh.networks(ctx, l.name)
@@ -104,5 +112,11 @@ func (p *Provider) libvirtObjects(ctx context.Context, l *lab, s settings) ([]st
 	for _, v := range volumes {
 		objects = append(objects, "libvirt volume "+v.name)
 	}
-	return objects, unlessAbsent(s, err)
+	if err == nil && len(l.at.made(s.Provider)) == 0 {
+		volumes, err = p.ownImages(ctx, l, s)
+		for _, v := range volumes {
+			objects = append(objects, "libvirt volume "+v.name)
+		}
+	}
+	return objects, unlessUnused(s, err)
 }

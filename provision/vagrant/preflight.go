@@ -21,9 +21,9 @@ const oldest = "2.3.2"
 // Preflight asks vagrant and its provider for their versions, and looks at what
 // this machine has for VMs.
 func (p *Provider) Preflight(ctx context.Context, t *topo.Topology) []provision.Finding {
-	provider := p.options.provider(t)
+	provider, hostOnly := p.options.provider(t), p.options.HostOnly
 	if s, err := p.options.paths(t.Metadata.Name).load(); err == nil {
-		provider = s.Provider
+		provider, hostOnly = s.Provider, hostOnly || s.HostOnly
 	}
 	looks := []func() []provision.Finding{
 		func() []provision.Finding { return p.lookAtVagrant(ctx, t) },
@@ -32,7 +32,7 @@ func (p *Provider) Preflight(ctx context.Context, t *topo.Topology) []provision.
 	}
 	made := len(p.options.paths(t.Metadata.Name).made(provider)) > 0
 	if provider == VirtualBox {
-		looks = append(looks, func() []provision.Finding { return p.lookAtVirtualBox(ctx, t) })
+		looks = append(looks, func() []provision.Finding { return p.lookAtVirtualBox(ctx, t, hostOnly) })
 	} else {
 		looks = append(looks, func() []provision.Finding { return p.lookAtLibvirt(ctx) })
 		if !made { // what made machines is there; to ask for it takes a second
@@ -107,7 +107,7 @@ func (p *Provider) lookAtPlugin(ctx context.Context) []provision.Finding {
 	return []provision.Finding{missing("vagrant-libvirt", ErrPlugin, ErrPlugin.Error(), curePlugin)}
 }
 
-func (p *Provider) lookAtVirtualBox(ctx context.Context, t *topo.Topology) []provision.Finding {
+func (p *Provider) lookAtVirtualBox(ctx context.Context, t *topo.Topology, hostOnly bool) []provision.Finding {
 	out, err := p.vboxManage.run(ctx, "--version")
 	if errors.Is(err, errNoVBoxManage) {
 		return []provision.Finding{missing("VirtualBox", ErrVirtualBox, "there is no VBoxManage on the PATH", cureVirtualBox)}
@@ -121,7 +121,7 @@ func (p *Provider) lookAtVirtualBox(ctx context.Context, t *topo.Topology) []pro
 	if strings.Contains(out, "WARNING") {
 		findings[0] = missing("VirtualBox", ErrVirtualBox, gist(out), "sudo /sbin/vboxconfig")
 	}
-	if p.options.HostOnly {
+	if hostOnly {
 		findings = append(findings, lookAtRanges(t)...)
 	}
 	return findings

@@ -37,6 +37,5 @@ func lookAtVirsh() provision.Finding {
 	if path, err := exec.LookPath("virsh"); err == nil {
 		return fine("virsh", path)
 	}
-	return provision.Finding{Severity: provision.Warning, Subject: "virsh",
-		Detail: "without it what a killed vagrant leaves in libvirt is neither seen nor removed", Cure: "apt-get install libvirt-clients"}
+	return missing("virsh", errNoVirsh, "without it what vagrant leaves in libvirt is neither seen nor removed", cureVirsh)
 }

@@ -79,8 +79,11 @@ func (p *Provider) EnsureNode(ctx context.Context, t *topo.Topology, node string
 // where the machine is not there, or may be another one by now.
 func (p *Provider) ensureReached(ctx context.Context, l *lab, s settings, t *topo.Topology, node string) (changes []provision.Change, settled bool, err error) {
 	at, ok := l.known(node, s.Provider)
-	if !ok || !answers(ctx, at) {
+	if !ok || !l.answers(ctx, at) {
 		return nil, false, l.forget(node)
+	}
+	if err := s.outgrown(t, node); err != nil {
+		return nil, true, err
 	}
 	changes, err = p.ensure(ctx, t, s, node, at)
 	if err == nil || ctx.Err() != nil {

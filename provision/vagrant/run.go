@@ -15,6 +15,10 @@ import (
 // it ended: VirtualBox leaves a server behind.
 const outputDelay = 2 * time.Second
 
+// lookRetry is how soon to look again where another vagrant was met at it: it
+// holds an entry for milliseconds, and to begin takes a second.
+const lookRetry = 100 * time.Millisecond
+
 // runner runs vagrant for one lab.
 type runner struct {
 	command  string
@@ -63,6 +67,44 @@ func (r runner) run(ctx context.Context, on func(event), args ...string) error {
 		return ctx.Err()
 	}
 	return heard.failure(r.at.log(), args, err)
+}
+
+// look runs a vagrant that changes nothing, and returns its events. One that
+// hangs is ended: it is waiting for what runs the VMs.
+func (p *Provider) look(ctx context.Context, l *lab, provider string, args ...string) ([]event, error) {
+	limited, cancel := context.WithTimeout(ctx, p.options.lookTime())
+	defer cancel()
+	r := p.runner(l, provider)
+	r.grace = outputDelay // it has nothing to clean up
+	events, err := r.lookUnlocked(limited, args...)
+	if err == nil || limited.Err() == nil || ctx.Err() != nil || isLocked(err) {
+		return events, err
+	}
+	f := &Fault{Class: ErrLibvirt, Cure: cureHung, Log: l.at.log(),
+		Said: fmt.Sprintf("vagrant %s has not ended within %v", args[0], p.options.lookTime())}
+	if provider == VirtualBox {
+		f.Class, f.Cure = ErrVirtualBox, "end the process VBoxSVC where VBoxManage list vms hangs too"
+	}
+	return nil, f
+}
+
+// lookUnlocked tries again as long as another vagrant holds an entry of Vagrant's
+// index: who only looks writes down there what it saw, and one that meets it at
+// that fails (Machine#state and MachineIndex#get in Vagrant 2.3). The other
+// one may be the one that boots these machines.
+func (r runner) lookUnlocked(ctx context.Context, args ...string) (events []event, err error) {
+	for {
+		events = nil
+		err = r.run(ctx, func(e event) { events = append(events, e) }, args...)
+		if !isLocked(err) {
+			return events, err
+		}
+		select {
+		case <-time.After(lookRetry):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
 }
 
 // stop interrupts the command's whole group when ctx ends, and kills it when it

@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -22,13 +21,28 @@ import (
 type settings struct {
 	// Provider is VirtualBox or Libvirt.
 	Provider string `json:"provider"`
+	// HostOnly says that VirtualBox's networks are host-only ones.
+	HostOnly bool `json:"hostOnly,omitempty"`
 	// Management is the range of libvirt's management network.
 	Management netip.Prefix `json:"management,omitzero"`
-	// Images begins the names of the box's copies in libvirt's pools. They are
-	// OwnImages where there were none before the lab: then they go with the last
+	// Images are the copies in libvirt's pools of every box that the topology has named.
+	Images []image `json:"boxes,omitempty"`
+	// NICs is with how many each of libvirt's machines was asked for, by node.
+	NICs map[string]int `json:"nics,omitempty"`
+}
+
+// image is a box's copies in libvirt's pools.
+type image struct {
+	// Prefix begins their names.
+	Prefix string `json:"prefix"`
+	// Own says that there were none before the lab: then they go with the last
 	// lab that uses them.
-	Images    string `json:"images,omitempty"`
-	OwnImages bool   `json:"ownImages,omitempty"`
+	Own bool `json:"own,omitempty"`
+}
+
+// image is the index of the box's copies whose names begin so; below zero where the lab has none.
+func (s settings) image(prefix string) int {
+	return slices.IndexFunc(s.Images, func(i image) bool { return i.Prefix == prefix })
 }
 
 // errNoSettings is a lab that this provider never made.
@@ -72,47 +86,79 @@ func (p paths) writeJSON(file string, value any) error {
 // made lists the machines that Vagrant has made for the lab, by their names:
 // those that are there, and those that were removed behind its back.
 func (p paths) made(provider string) []string {
-	ids, _ := filepath.Glob(p.id("*", provider)) // the pattern is a good one
-	var names []string
-	for _, id := range ids {
-		names = append(names, filepath.Base(filepath.Dir(filepath.Dir(id))))
-	}
-	slices.Sort(names)
-	return names
+	return within(p.machines(), func(node string) bool { return exists(p.id(node, provider)) })
 }
 
-// choose makes the choices for a new lab.
-func (p *Provider) choose(ctx context.Context, t *topo.Topology) (settings, error) {
-	s := settings{Provider: p.options.provider(t)}
-	if s.Provider != Libvirt {
+// choose makes the choices for a new lab. Those that a machine stands on stay as
+// they are, and it is an error where they do not do any more.
+func (p *Provider) choose(ctx context.Context, t *topo.Topology, s settings) (settings, error) {
+	lab, wanted := t.Metadata.Name, p.options.provider(t)
+	if s.Provider == "" {
+		s.Provider = wanted
+	}
+	if s.Provider != wanted {
+		return s, fmt.Errorf("lab %s stands on %s, not on %s: take it down first (labctl down --lab %s)", lab, s.Provider, wanted, lab)
+	}
+	made := len(p.options.paths(lab).made(s.Provider)) > 0
+	if s.Provider == VirtualBox {
+		if made && p.options.HostOnly && !s.HostOnly {
+			return s, fmt.Errorf("lab %s stands on internal networks, not on host-only ones: take it down first (labctl down --lab %s)", lab, lab)
+		}
+		s.HostOnly = s.HostOnly || p.options.HostOnly
 		return s, nil
 	}
-	taken := hostRanges()
-	for _, lab := range p.options.stored() {
-		if other, err := p.options.paths(lab).load(); err == nil && other.Management.IsValid() {
-			taken = append(taken, other.Management)
-		}
-	}
 	var err error
-	if s.Management, err = freeRange(t, taken); err != nil {
+	if s.Management, err = p.management(ctx, t, s.Management, made); err != nil {
 		return s, err
 	}
 	box, version := boxOf(t)
-	s.Images = imagePrefix(box, version)
-	images, err := p.virsh.volumes(ctx, s.Images)
-	s.OwnImages = err == nil && len(images) == 0
+	prefix := imagePrefix(box, version)
+	if s.image(prefix) < 0 {
+		there, err := p.virsh.volumes(ctx, prefix)
+		s.Images = append(s.Images, image{Prefix: prefix, Own: err == nil && len(there) == 0})
+	}
 	return s, nil
+}
+
+// management is the range of the lab's management network: the one that it has,
+// as long as t uses no address of it.
+func (p *Provider) management(ctx context.Context, t *topo.Topology, has netip.Prefix, made bool) (netip.Prefix, error) {
+	lab := t.Metadata.Name
+	if has.IsValid() {
+		if !slices.ContainsFunc(rangesOf(t), has.Overlaps) {
+			return has, nil
+		}
+		if made {
+			return has, &Fault{Class: ErrNetwork,
+				Said: fmt.Sprintf("the VMs of lab %s are reached by %s, of which the topology uses addresses now", lab, has),
+				Cure: "labctl down --lab " + lab + ", then labctl up"}
+		}
+		_ = p.virsh.removeNetwork(ctx, managementName(lab)) // a failed up may have left it, with the old range
+	}
+	taken := hostRanges()
+	for _, name := range p.options.stored() {
+		if other, err := p.options.paths(name).load(); err == nil && other.Management.IsValid() {
+			taken = append(taken, other.Management)
+		}
+	}
+	return freeRange(t, taken)
 }
 
 // stored are the labs that this provider has files of, sorted.
 func (o Options) stored() []string {
-	files, _ := filepath.Glob(o.paths("*").settings()) // a directory with a bracket in its name hides them from nobody but Labs
-	var labs []string
-	for _, f := range files {
-		labs = append(labs, filepath.Base(filepath.Dir(filepath.Dir(f))))
+	return within(o.DataDir, func(lab string) bool { return exists(o.paths(lab).settings()) })
+}
+
+// within are the names in a directory that are taken, sorted; none where it is not there.
+func within(dir string, take func(name string) bool) []string {
+	entries, _ := os.ReadDir(dir) // sorts them
+	var names []string
+	for _, e := range entries {
+		if take(e.Name()) {
+			names = append(names, e.Name())
+		}
 	}
-	slices.Sort(labs)
-	return labs
+	return names
 }
 
 // prepare writes what vagrant needs to know of t, and keeps to what was chosen before.
@@ -124,17 +170,13 @@ func (p *Provider) prepare(ctx context.Context, t *topo.Topology) (settings, err
 	}
 	defer l.preparing.unlock()
 	s, err := at.load()
-	if errors.Is(err, errNoSettings) {
-		s, err = p.choose(ctx, t)
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, errNoSettings) {
 		return s, err
 	}
-	if wanted := p.options.provider(t); wanted != s.Provider {
-		return s, fmt.Errorf("lab %s stands on %s, not on %s: take it down first (labctl down --lab %s)",
-			t.Metadata.Name, s.Provider, wanted, t.Metadata.Name)
+	if s, err = p.choose(ctx, t, s); err != nil {
+		return s, err
 	}
-	v := describe(t, s, p.options.HostOnly, s.Provider == Libvirt && !hasKVM())
+	v := describe(t, s, s.Provider == Libvirt && !hasKVM())
 	for _, name := range at.made(s.Provider) {
 		if _, wanted := t.Nodes.Get(name); !wanted {
 			v.Stale = append(v.Stale, name)
@@ -151,6 +193,28 @@ func (p *Provider) prepare(ctx context.Context, t *topo.Topology) (settings, err
 		return s, fmt.Errorf("write the Vagrantfile of lab %s: %w", t.Metadata.Name, err)
 	}
 	return s, nil
+}
+
+// note writes down with how many NICs machines are asked for, before they are.
+func (p *Provider) note(ctx context.Context, l *lab, t *topo.Topology, nodes []string) error {
+	if err := l.preparing.lock(ctx); err != nil {
+		return err
+	}
+	defer l.preparing.unlock()
+	s, err := l.at.load()
+	if err != nil {
+		return err
+	}
+	if s.NICs == nil {
+		s.NICs = map[string]int{}
+	}
+	for _, node := range nodes {
+		s.NICs[node] = nicsOf(t, node)
+	}
+	if err := l.at.writeJSON(l.at.settings(), s); err != nil {
+		return fmt.Errorf("write the settings of lab %s: %w", l.name, err)
+	}
+	return nil
 }
 
 // hostRanges are those of the host's own interfaces.

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -67,7 +69,7 @@ func TestAllowedRanges(t *testing.T) {
 
 func TestLabOf(t *testing.T) {
 	for name, want := range map[string]string{
-		"labctl-study_router": "study", "labctl-a-b_c": "a-b", "labctl-study": "study",
+		"labctl-study_router": "study", "labctl-a-b_c": "a-b", "labctl-study_": "study", "labctl-study": "",
 		"labctl-_x": "", "labctl-ÄÖ_x": "", "other_router": "", "": "",
 	} {
 		if got, ok := labOf(name); ok != (want != "") || ok && got != want {
@@ -116,6 +118,72 @@ func TestPreflight(t *testing.T) {
 	var unmet *topo.Unmet
 	if findings := newStage(t, VirtualBox).Preflight(t.Context(), l); !slices.ContainsFunc(findings, func(f provision.Finding) bool { return errors.As(f.Err, &unmet) }) {
 		t.Errorf("%+v", findings)
+	}
+}
+
+func TestHostOnlyIsKept(t *testing.T) {
+	s := newStage(t, VirtualBox)
+	s.options.HostOnly = true
+	s.wantUp(study(t))
+	s.restart(VirtualBox) // no command but up has the flag
+	if _, err := s.Halt(t.Context(), "study", "router"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Start(t.Context(), study(t), "router"); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(s.options.paths("study").vagrantfile())
+	if err != nil || !strings.Contains(string(text), "private_network") || strings.Contains(string(text), "intnet") {
+		t.Errorf("the networks became others: %v\n%s", err, text)
+	}
+	if !slices.ContainsFunc(s.Preflight(t.Context(), study(t)), func(f provision.Finding) bool { return f.Subject == "host-only networks" }) {
+		t.Error("preflight does not look at their ranges")
+	}
+
+	s = newStage(t, VirtualBox)
+	s.wantUp(study(t))
+	s.options.HostOnly = true
+	if _, err := s.prepare(t.Context(), study(t)); err == nil || !strings.Contains(err.Error(), "stands on internal networks, not on host-only ones: take it down first (labctl down --lab study)") {
+		t.Errorf("asked for afterwards: %v", err)
+	}
+}
+
+func TestManagementRangeGivesWay(t *testing.T) {
+	s := newStage(t, Libvirt)
+	l := study(t)
+	first, err := s.prepare(t.Context(), l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Networks[0].Value.CIDR = first.Management
+	second, err := s.prepare(t.Context(), l)
+	if err != nil || second.Management.Overlaps(first.Management) {
+		t.Fatalf("before a machine is made: %v, then %v, %v", first.Management, second.Management, err)
+	}
+	s.wantUp(l)
+	l.Networks[0].Value.CIDR = second.Management
+	if _, err := s.prepare(t.Context(), l); !errors.Is(err, ErrNetwork) || !strings.Contains(err.Error(), "(labctl down --lab study, then labctl up)") {
+		t.Errorf("afterwards: %v", err)
+	}
+}
+
+func TestAnyNameOfADataDir(t *testing.T) {
+	s := newStage(t, Libvirt)
+	s.dataDir = filepath.Join(s.dataDir, "a[b]?*")
+	s.restart(Libvirt)
+	s.wantUp(study(t))
+	if labs := s.options.stored(); !slices.Equal(labs, []string{"study"}) {
+		t.Errorf("labs: %q", labs)
+	}
+	if o, err := s.Observe(t.Context(), "study"); err != nil || len(o.Nodes) != 4 || stateIn(o, "router") != provision.NodeRunning {
+		t.Errorf("observed %+v, %v", o, err)
+	}
+}
+
+func TestVirshIsNeeded(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	if f := lookAtVirsh(); f.Severity != provision.Missing || f.Cure != cureVirsh {
+		t.Errorf("%+v", f)
 	}
 }
 

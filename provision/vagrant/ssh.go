@@ -113,6 +113,14 @@ func answers(ctx context.Context, a machine.Access) bool {
 	return true
 }
 
+// answers lets a batch wait for the answer: where there is none, the machine is
+// to be booted with the others.
+func (l *lab) answers(ctx context.Context, a machine.Access) bool {
+	l.probing.RLock()
+	defer l.probing.RUnlock()
+	return answers(ctx, a)
+}
+
 // lookUp asks vagrant how a running machine is reached, and in the same breath
 // all others that are known to run: each call costs seconds.
 func (p *Provider) lookUp(ctx context.Context, l *lab, provider, node string) (machine.Access, error) {
@@ -131,7 +139,8 @@ func (p *Provider) lookUp(ctx context.Context, l *lab, provider, node string) (m
 	l.mu.Unlock()
 	slices.Sort(names)
 	found, err := p.sshConfig(ctx, l, provider, append([]string{node}, names...))
-	if err != nil && len(names) > 0 && ctx.Err() == nil {
+	var failed *failure
+	if len(names) > 0 && errors.As(err, &failed) {
 		// One of the others may have gone down: vagrant then tells nothing of any.
 		found, err = p.sshConfig(ctx, l, provider, []string{node})
 	}
@@ -151,12 +160,13 @@ func (p *Provider) lookUp(ctx context.Context, l *lab, provider, node string) (m
 }
 
 func (p *Provider) sshConfig(ctx context.Context, l *lab, provider string, nodes []string) (map[string]machine.Access, error) {
+	events, err := p.look(ctx, l, provider, append([]string{"ssh-config"}, nodes...)...)
 	found := map[string]machine.Access{}
-	err := p.runner(l, provider).run(ctx, func(e event) {
+	for _, e := range events {
 		if e.Type == "ssh-config" {
 			maps.Copy(found, parseSSHConfig(e.data(0)))
 		}
-	}, append([]string{"ssh-config"}, nodes...)...)
+	}
 	return found, err
 }
 

@@ -114,7 +114,7 @@ func newStage(t *testing.T, provider string) *stage {
 
 // restart makes a new provider, as a new labctl would.
 func (s *stage) restart(provider string) {
-	s.Provider = New(Options{DataDir: s.dataDir, Provider: provider, Machines: s.machines, Tell: func(node, what string) {
+	s.Provider = New(Options{DataDir: s.dataDir, Provider: provider, Machines: s.machines, GatherTime: 2 * time.Second, Tell: func(node, what string) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.told = append(s.told, node+": "+what)
@@ -203,6 +203,18 @@ func stateIn(o provision.Observation, node string) provision.NodeState {
 		}
 	}
 	return ""
+}
+
+// receive fails where nothing comes.
+func receive[T any](t *testing.T, from <-chan T) T {
+	t.Helper()
+	select {
+	case got := <-from:
+		return got
+	case <-time.After(time.Minute):
+		t.Fatal("nothing came for a minute")
+		panic("unreachable")
+	}
 }
 
 func (s *stage) waitTold(text string) {

@@ -30,6 +30,24 @@ type lab struct {
 	running map[string]bool // machines that are known to be up
 	seen    []machineState
 	when    time.Time
+	was     settings // those of a lab that was destroyed, for the proof
+
+	// probing is held, with others, by who tries whether a machine answers.
+	probing sync.RWMutex
+}
+
+// remember keeps what was chosen for a lab that goes.
+func (l *lab) remember(s settings) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.was = s
+}
+
+// destroyed is what was chosen for a lab that is gone; empty where that is not known.
+func (l *lab) destroyed() settings {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.was
 }
 
 // turn is a lock that a context can end the wait for.
@@ -61,8 +79,12 @@ func (p *Provider) lab(name string) *lab {
 // machineState is a machine in the words of its provider in Vagrant.
 type machineState struct{ node, state string }
 
-// absent is the state of a machine that was never made, or is no more.
-const absent = "not_created"
+const (
+	// absent is the state of a machine that was never made, or is no more.
+	absent = "not_created"
+	// shuttingDown is what Vagrant calls one of libvirt's that was told to.
+	shuttingDown = "shutting_down"
+)
 
 // states looks at the machines of the lab. Where Vagrant has made none, it is not
 // asked; and libvirt says itself how those stand that Vagrant has made, in a
@@ -82,7 +104,7 @@ func (p *Provider) states(ctx context.Context, l *lab, s settings) ([]machineSta
 	}
 	l.mu.Unlock()
 	seen, err := p.libvirtStates(ctx, l, s)
-	if err != nil {
+	if err != nil && !errors.Is(err, ErrLibvirt) {
 		seen, err = p.vagrantStates(ctx, l, s)
 	}
 	if err != nil {
@@ -146,14 +168,15 @@ func (p *Provider) vagrantStates(ctx context.Context, l *lab, s settings) ([]mac
 	if err := l.ensureVagrantfile(s); err != nil {
 		return nil, err
 	}
+	events, err := p.look(ctx, l, s.Provider, "status")
+	if err != nil {
+		return nil, p.only(l, "", err)
+	}
 	seen := []machineState{}
-	err := p.runner(l, s.Provider).run(ctx, func(e event) {
+	for _, e := range events {
 		if e.Type == "state" && e.Target != "" {
 			seen = append(seen, machineState{e.Target, e.data(0)})
 		}
-	}, "status")
-	if err != nil {
-		return nil, p.only(l, "", err)
 	}
 	return seen, nil
 }

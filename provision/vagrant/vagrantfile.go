@@ -79,11 +79,11 @@ func (v vagrantfile) render() ([]byte, error) {
 }
 
 // describe turns a topology into what its Vagrantfile says.
-func describe(t *topo.Topology, s settings, hostOnly, emulated bool) vagrantfile {
+func describe(t *topo.Topology, s settings, emulated bool) vagrantfile {
 	box, version := boxOf(t)
 	v := vagrantfile{
 		Lab: t.Metadata.Name, Box: box, BoxVersion: version, Guest: guestOf(box),
-		Provider: s.Provider, HostOnly: hostOnly, Emulated: emulated, Management: s.Management,
+		Provider: s.Provider, HostOnly: s.HostOnly, Emulated: emulated, Management: s.Management,
 		BootTimeout: int(bootTimeout.Seconds()),
 	}
 	addresses := hardwareAddresses(t, s.Provider)

@@ -47,7 +47,7 @@ func rendered(t *testing.T) map[string][]byte {
 		if f.topology == "router-chain" {
 			l.Networks[0].Value.MTU = 9000
 		}
-		v := describe(l, settings{Provider: f.provider, Management: management}, f.hostOnly, f.emulated)
+		v := describe(l, settings{Provider: f.provider, HostOnly: f.hostOnly, Management: management}, f.emulated)
 		v.Stale = f.stale
 		text, err := v.render()
 		if err != nil {
@@ -213,7 +213,7 @@ func TestNoValueBreaksOut(t *testing.T) {
 		}
 	}
 	for _, provider := range []string{VirtualBox, Libvirt, evil} {
-		text, err := describe(l, settings{Provider: provider}, false, true).render()
+		text, err := describe(l, settings{Provider: provider}, true).render()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -225,7 +225,7 @@ func TestNoValueBreaksOut(t *testing.T) {
 		}
 	}
 	l.Metadata.Name = "a\nb"
-	if _, err := describe(l, settings{Provider: Libvirt}, false, true).render(); err == nil {
+	if _, err := describe(l, settings{Provider: Libvirt}, true).render(); err == nil {
 		t.Error("a line break went through")
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -15,19 +16,37 @@ import (
 const toolTime = 30 * time.Second
 
 // virsh looks at libvirt for what Vagrant has lost sight of, and removes it.
-// Where there is no virsh, nothing is found.
 type virsh struct{}
 
-var errNoVirsh = errors.New("no virsh")
+var errNoVirsh = errors.New("there is no virsh")
 
 // run returns what virsh prints. The system's libvirt it is, as in the Vagrantfile.
 func (virsh) run(ctx context.Context, args ...string) (string, error) {
 	path, err := exec.LookPath("virsh")
 	if err != nil {
-		return "", errNoVirsh
+		return "", fmt.Errorf("%w (%s)", errNoVirsh, cureVirsh)
 	}
-	return output(ctx, path, append([]string{"-q", "-c", "qemu:///system"}, args...)...)
+	out, err := output(ctx, path, append([]string{"-q", "-c", "qemu:///system"}, args...)...)
+	return out, unanswered(ctx, err)
 }
+
+// unanswered is an ErrLibvirt where virsh did not get through to it.
+func unanswered(ctx context.Context, err error) error {
+	switch {
+	case err == nil || ctx.Err() != nil:
+		return err
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("%w: %w (%s)", ErrLibvirt, err, cureHung)
+	case !strings.Contains(err.Error(), "failed to connect to the hypervisor"):
+		return err
+	case refusedBy.MatchString(err.Error()):
+		return fmt.Errorf("%w: %w (%s)", permission{ErrLibvirt}, err, cureGroup)
+	}
+	return fmt.Errorf("%w: %w (%s)", ErrLibvirt, err, cureLibvirt)
+}
+
+// refusedBy is what libvirt says to who may not use it.
+var refusedBy = regexp.MustCompile(`Permission denied|authentication (?:unavailable|failed|cancelled)`)
 
 // output runs a tool, and puts what it says on its standard error into the error.
 func output(ctx context.Context, path string, args ...string) (string, error) {
@@ -64,9 +83,33 @@ func (v virsh) state(ctx context.Context, id string) (string, error) {
 	switch state := strings.TrimSpace(out); state {
 	case "shut off":
 		return "shutoff", err
+	case "in shutdown":
+		return shuttingDown, err
 	default:
 		return strings.ReplaceAll(state, " ", "_"), err
 	}
+}
+
+// marked are the names of all that bears the mark of any lab. A management
+// network's gets the mark's end, so that each name tells its lab.
+func (v virsh) marked(ctx context.Context) ([]string, error) {
+	domains, err := v.domains(ctx, markPrefix)
+	if err != nil {
+		return nil, err
+	}
+	networks, err := beginning(markPrefix)(v.names(ctx, "net-list", "--all", "--name"))
+	if err != nil {
+		return domains, err
+	}
+	names := domains
+	for _, n := range networks {
+		names = append(names, n+"_")
+	}
+	volumes, err := v.volumes(ctx, markPrefix)
+	for _, v := range volumes {
+		names = append(names, v.name)
+	}
+	return names, err
 }
 
 // networks are the lab's, running or not.
