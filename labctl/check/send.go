@@ -113,7 +113,10 @@ func (s *services) errands(todo []piece, how manner) []errand {
 		}
 		for part := range slices.Chunk(p.attempts, most) {
 			t := s.rows[p.row].target
-			t.Count, t.Parallel, t.Timeout = len(part), min(len(part), how.atOnce), max(t.Timeout, s.patient(how.timeout))
+			t.Count, t.Parallel = len(part), min(len(part), how.atOnce)
+			if !s.lossy[p.row] { // there one loss more is no failure, and each is waited for in full
+				t.Timeout = max(t.Timeout, s.patient(how.timeout))
+			}
 			list := byNode[node]
 			if len(list) == 0 || !list[len(list)-1].fits(t) || how.atOnce < brisk.atOnce && len(list[len(list)-1].targets) >= how.atOnce {
 				list = append(list, errand{node: node})

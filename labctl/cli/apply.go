@@ -187,7 +187,7 @@ func kindOf(word string) (string, bool) {
 func (a *app) change(ctx context.Context, format ui.Format, do func(context.Context, *lab.Lab) (lab.WorkloadReport, error)) error {
 	story := a.story()
 	defer story.Close()
-	l, err := a.current(story)
+	l, err := a.current(ctx, story)
 	if err != nil {
 		return err
 	}

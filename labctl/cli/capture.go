@@ -67,7 +67,7 @@ func (a *app) capture(ctx context.Context, flags captureFlags, args []string, da
 	if flags.count < 0 || flags.snapLength < 0 || flags.snapLength > api.MaxSnapLength {
 		return usageError{fmt.Errorf("capture: --count is not negative, and --snaplen at most %d", api.MaxSnapLength)}
 	}
-	l, err := a.current(a.story())
+	l, err := a.current(ctx, a.story())
 	if err != nil {
 		return err
 	}

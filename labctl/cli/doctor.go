@@ -19,11 +19,11 @@ func newDoctor(a *app) *cobra.Command {
 		Long:  "Looks and changes nothing. It exits with 0 only where the lab would work.",
 		Args:  cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			wanted, err := a.wanted(args)
+			wanted, err := a.wanted(cmd.Context(), args)
 			if err != nil {
 				return err
 			}
-			l, err := a.open(wanted.Topology.Metadata.Name, a.story())
+			l, err := a.open(cmd.Context(), wanted.Topology.Metadata.Name, a.story())
 			if err != nil {
 				return err
 			}

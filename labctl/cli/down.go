@@ -21,7 +21,7 @@ func newDown(a *app) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			story := a.story()
 			defer story.Close()
-			l, err := a.current(story)
+			l, err := a.current(cmd.Context(), story)
 			if errors.Is(err, errNoneUp) {
 				story.Note("no lab is up: nothing to remove")
 				return nil

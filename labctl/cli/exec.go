@@ -91,7 +91,7 @@ func inPod(n provision.Node, key string, args ...string) provision.Command {
 
 // run hands the terminal over to a command on a node or in a pod.
 func (a *app) run(ctx context.Context, name string, in place) error {
-	l, err := a.current(a.story())
+	l, err := a.current(ctx, a.story())
 	if err != nil {
 		return err
 	}
@@ -109,7 +109,7 @@ func (a *app) run(ctx context.Context, name string, in place) error {
 	}
 	node, err := l.Provider.OpenNode(ctx, l.Name, name)
 	if err != nil {
-		return fmt.Errorf("%w (labctl up makes it)", err)
+		return err
 	}
 	defer node.Close()
 	c := command(node)

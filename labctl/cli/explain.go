@@ -69,7 +69,7 @@ It exits with 3 where the packet or its reply is lost.`,
 func protocols() []string { return []string{explain.ICMP, explain.TCP, explain.UDP} }
 
 func (a *app) explain(ctx context.Context, request lab.ExplainRequest, format ui.Format, markdown string) error {
-	l, err := a.current(a.story())
+	l, err := a.current(ctx, a.story())
 	if err != nil {
 		return err
 	}

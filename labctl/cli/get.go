@@ -55,7 +55,7 @@ func (a *app) get(ctx context.Context, flags *getFlags) error {
 	if err != nil {
 		return usageError{fmt.Errorf("get: %w", err)}
 	}
-	l, err := a.current(a.story())
+	l, err := a.current(ctx, a.story())
 	if err != nil {
 		return err
 	}
@@ -115,7 +115,7 @@ func (a *app) completeObjects(cmd *cobra.Command, args []string, typed string) (
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	request, err := kubectl.Query{Args: args[:1], Namespace: namespace}.Compile()
-	saved, ok := a.saved()
+	saved, ok := a.saved(cmd.Context())
 	if err != nil || !ok {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}

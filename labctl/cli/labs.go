@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/native-routing/labctl/agent/embedded"
 	"github.com/native-routing/labctl/labctl/lab"
@@ -43,9 +44,9 @@ func (a *app) newProvider(name string, tell func(node, what string)) (provision.
 
 // open returns the lab of that name, on what it stands on already; a new one on
 // what --provider says.
-func (a *app) open(name string, story *ui.Progress) (*lab.Lab, error) {
+func (a *app) open(ctx context.Context, name string, story *ui.Progress) (*lab.Lab, error) {
 	store := lab.Store{Dir: a.dataDir}
-	provider, err := a.newProvider(cmp.Or(a.provider, a.standsOn(store, name), netns.Name), story.Tell)
+	provider, err := a.newProvider(cmp.Or(a.provider, a.standsOn(ctx, store, name), netns.Name), story.Tell)
 	if err != nil {
 		return nil, err
 	}
@@ -56,41 +57,54 @@ func (a *app) open(name string, story *ui.Progress) (*lab.Lab, error) {
 
 // standsOn is the provider of a lab that is up: the one that was saved, or the
 // one on which something bears its mark. Empty where there is none.
-func (a *app) standsOn(store lab.Store, name string) string {
+func (a *app) standsOn(ctx context.Context, store lab.Store, name string) string {
 	if saved, err := store.Load(name); err == nil {
 		return saved.Provider
 	}
 	for _, provider := range providerNames() {
-		if marked, err := a.marked(provider); err == nil && slices.Contains(marked, name) {
+		if marked, err := a.marked(ctx, provider); err == nil && slices.Contains(marked, name) {
 			return provider
 		}
 	}
 	return ""
 }
 
-// marked lists the labs of which a provider finds a mark. A provider that this
-// system cannot carry finds none.
-func (a *app) marked(provider string) ([]string, error) {
+// marked lists the labs of which a provider finds a mark.
+func (a *app) marked(ctx context.Context, provider string) ([]string, error) {
 	p, err := a.newProvider(provider, func(string, string) {})
 	if err != nil {
 		return nil, err
 	}
-	labs, err := p.Labs(context.Background())
+	return marks(ctx, p)
+}
+
+// lookTime is how long a provider may look for marks: a daemon that it asks may hang.
+const lookTime = 5 * time.Second
+
+// marks are those that the provider finds in time. One that this system cannot
+// carry finds none.
+func marks(ctx context.Context, p provision.Provider) ([]string, error) {
+	within, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
+	labs, err := p.Labs(within)
 	if errors.Is(err, provision.ErrUnsupported) {
 		return nil, nil
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = ctx.Err()
 	}
 	return labs, err
 }
 
 // current returns the lab that is up: the one that --lab names, or the only one.
-func (a *app) current(story *ui.Progress) (*lab.Lab, error) {
+func (a *app) current(ctx context.Context, story *ui.Progress) (*lab.Lab, error) {
 	if a.lab != "" {
 		if err := topo.CheckName(a.lab); err != nil {
 			return nil, usageError{fmt.Errorf("--lab: %w", err)}
 		}
-		return a.openCurrent(a.lab, story)
+		return a.openCurrent(ctx, a.lab, story)
 	}
-	labs, err := a.labs()
+	labs, err := a.labs(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -101,29 +115,29 @@ func (a *app) current(story *ui.Progress) (*lab.Lab, error) {
 		}
 		return nil, fmt.Errorf("%w (labctl up brings one up)", errNoneUp)
 	case 1:
-		return a.openCurrent(labs[0], story)
+		return a.openCurrent(ctx, labs[0], story)
 	}
 	return nil, usageError{fmt.Errorf("several labs are up: name one with --lab (%s)", strings.Join(labs, ", "))}
 }
 
 // openCurrent opens a lab that is up. To look for it on another provider than
 // its own would show an empty place.
-func (a *app) openCurrent(name string, story *ui.Progress) (*lab.Lab, error) {
-	if on := a.standsOn(lab.Store{Dir: a.dataDir}, name); a.provider != "" && on != "" && on != a.provider {
+func (a *app) openCurrent(ctx context.Context, name string, story *ui.Progress) (*lab.Lab, error) {
+	if on := a.standsOn(ctx, lab.Store{Dir: a.dataDir}, name); a.provider != "" && on != "" && on != a.provider {
 		return nil, usageError{fmt.Errorf("--provider %s: lab %s stands on %s (leave the flag out)", a.provider, name, on)}
 	}
-	return a.open(name, story)
+	return a.open(ctx, name, story)
 }
 
 // labs lists what was brought up, and what bears a mark on this machine though
 // nothing says any more that it was.
-func (a *app) labs() ([]string, error) {
+func (a *app) labs(ctx context.Context) ([]string, error) {
 	all, err := lab.Store{Dir: a.dataDir}.Labs()
 	if err != nil {
 		return nil, err
 	}
 	for _, provider := range providerNames() {
-		marked, err := a.marked(provider)
+		marked, err := a.marked(ctx, provider)
 		if err != nil {
 			return nil, err
 		}

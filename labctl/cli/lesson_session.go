@@ -174,8 +174,8 @@ func (s *session) attempt(ctx context.Context, solve bool, w io.Writer) (stepRep
 type lessonLab struct{ *app }
 
 // Stage is [lesson.Lab]'s.
-func (l lessonLab) Stage(context.Context) (string, error) {
-	current, err := l.current(silent())
+func (l lessonLab) Stage(ctx context.Context) (string, error) {
+	current, err := l.current(ctx, silent())
 	if err != nil {
 		return "", err
 	}

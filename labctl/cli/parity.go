@@ -67,7 +67,7 @@ func (a *app) side(ctx context.Context, name string) (parity.Side, error) {
 	}
 	story := a.story()
 	defer story.Close()
-	l, err := a.openCurrent(name, story)
+	l, err := a.openCurrent(ctx, name, story)
 	if err != nil {
 		return side, err
 	}

@@ -33,7 +33,7 @@ func (a *app) powerCommand(cmd *cobra.Command, done string, do func(*lab.Lab, co
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		story := a.story()
 		defer story.Close()
-		l, err := a.current(story)
+		l, err := a.current(cmd.Context(), story)
 		if err != nil {
 			return err
 		}

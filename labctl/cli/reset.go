@@ -36,7 +36,7 @@ It exits with 3 where something is left.`,
 func (a *app) reset(ctx context.Context, nodes []string, format ui.Format) error {
 	story := a.story()
 	defer story.Close()
-	l, err := a.current(story)
+	l, err := a.current(ctx, story)
 	if err != nil {
 		return err
 	}

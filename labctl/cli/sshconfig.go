@@ -29,7 +29,7 @@ Ansible inventory (-o ansible). Nodes that are namespaces have no SSH: see labct
 		Example: "  labctl ssh-config > lab.ssh && ssh -F lab.ssh k8s-ctr\n  labctl ssh-config -o ansible > lab.yaml && ansible -i lab.yaml all -m ping",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			l, err := a.current(a.story())
+			l, err := a.current(cmd.Context(), a.story())
 			if err != nil {
 				return err
 			}
@@ -55,17 +55,11 @@ Ansible inventory (-o ansible). Nodes that are namespaces have no SSH: see labct
 func writeSSHConfig(w io.Writer, l *lab.Lab, hosts []provision.SSHHost) error {
 	var b strings.Builder
 	for _, h := range hosts {
-		fmt.Fprintf(&b, `Host %s %s.%s
-  HostName %s
-  Port %d
-  User %s
-  IdentityFile "%s"
-  IdentitiesOnly yes
-  HostKeyAlias %s
-  UserKnownHostsFile "%s"
-  StrictHostKeyChecking yes
-
-`, h.Node, h.Node, l.Name, h.HostName, h.Port, h.User, h.IdentityFile, h.Node, h.KnownHosts)
+		fmt.Fprintf(&b, "Host %s %s.%s\n  HostName %s\n  Port %d\n  User %s\n", h.Node, h.Node, l.Name, h.HostName, h.Port, h.User)
+		if h.IdentityFile != "" { // without one the SSH agent is asked
+			fmt.Fprintf(&b, "  IdentityFile \"%s\"\n  IdentitiesOnly yes\n", h.IdentityFile)
+		}
+		fmt.Fprintf(&b, "  HostKeyAlias %s\n  UserKnownHostsFile \"%s\"\n  StrictHostKeyChecking yes\n\n", h.Node, h.KnownHosts)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
@@ -82,17 +76,19 @@ type ansibleHost struct {
 	Host    string `json:"ansible_host"`
 	Port    int    `json:"ansible_port"`
 	User    string `json:"ansible_user"`
-	Key     string `json:"ansible_ssh_private_key_file"`
+	Key     string `json:"ansible_ssh_private_key_file,omitempty"`
 	SSHArgs string `json:"ansible_ssh_common_args"`
 }
 
 func ansible(l *lab.Lab, hosts []provision.SSHHost) ansibleInventory {
 	group := ansibleGroup{Hosts: map[string]ansibleHost{}}
 	for _, h := range hosts {
-		group.Hosts[h.Node] = ansibleHost{
-			Host: h.HostName, Port: h.Port, User: h.User, Key: h.IdentityFile,
-			SSHArgs: "-o HostKeyAlias=" + h.Node + " -o StrictHostKeyChecking=yes -o UserKnownHostsFile=" + strconv.Quote(h.KnownHosts),
+		// Quoted twice: Ansible splits it as a shell does, and ssh what is left.
+		args := "-o HostKeyAlias=" + h.Node + " -o StrictHostKeyChecking=yes -o " + strconv.Quote(`UserKnownHostsFile="`+h.KnownHosts+`"`)
+		if h.IdentityFile != "" {
+			args += " -o IdentitiesOnly=yes"
 		}
+		group.Hosts[h.Node] = ansibleHost{Host: h.HostName, Port: h.Port, User: h.User, Key: h.IdentityFile, SSHArgs: args}
 	}
 	// Names of groups are words of letters, digits and underscores.
 	return ansibleInventory{strings.ReplaceAll(l.Name, "-", "_"): group}

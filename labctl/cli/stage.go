@@ -51,7 +51,7 @@ It exits with 3 where a check failed, as labctl verify does.`,
 					return l.Enter(ctx, args[0])
 				})
 			}
-			return a.stages(flags.topology, output.Format)
+			return a.stages(cmd.Context(), flags.topology, output.Format)
 		},
 		ValidArgsFunction: a.completeStages,
 	}
@@ -64,17 +64,17 @@ It exits with 3 where a check failed, as labctl verify does.`,
 }
 
 // stages lists the stages of the lab that is up, or of a topology.
-func (a *app) stages(topology string, format ui.Format) error {
-	list, err := a.stageList(topology)
+func (a *app) stages(ctx context.Context, topology string, format ui.Format) error {
+	list, err := a.stageList(ctx, topology)
 	if err != nil {
 		return err
 	}
 	return ui.Write(a.Out, format, list, func(w io.Writer) error { return a.writeStages(w, list) })
 }
 
-func (a *app) stageList(topology string) (lab.StageList, error) {
+func (a *app) stageList(ctx context.Context, topology string) (lab.StageList, error) {
 	if topology == "" {
-		l, err := a.current(a.story())
+		l, err := a.current(ctx, a.story())
 		switch {
 		case err == nil:
 			saved, err := l.Store.Load(l.Name)
@@ -87,7 +87,7 @@ func (a *app) stageList(topology string) (lab.StageList, error) {
 	if topology != "" {
 		args = []string{topology}
 	}
-	wanted, err := a.wanted(args)
+	wanted, err := a.wanted(ctx, args)
 	if err != nil {
 		return lab.StageList{}, err
 	}
@@ -136,7 +136,7 @@ const textWidth = 74
 func (a *app) enter(ctx context.Context, flags stageFlags, format ui.Format, move func(*lab.Lab, context.Context) (lab.StageReport, error)) error {
 	story := a.story()
 	defer story.Close()
-	l, err := a.current(story)
+	l, err := a.current(ctx, story)
 	if err != nil {
 		return err
 	}
@@ -194,8 +194,8 @@ func (a *app) writeEntered(w io.Writer, r lab.StageReport) error {
 }
 
 // completeStages offers the stages of the lab that is up.
-func (a *app) completeStages(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	saved, ok := a.saved()
+func (a *app) completeStages(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	saved, ok := a.saved(cmd.Context())
 	if !ok || len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}

@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -37,7 +39,7 @@ With --watch it goes on until Ctrl-C, and shows each change when it happens.`,
 			case watch:
 				return a.watch(cmd.Context(), interval, output.Format)
 			}
-			l, err := a.current(a.story())
+			l, err := a.current(cmd.Context(), a.story())
 			if err != nil {
 				return err
 			}
@@ -49,10 +51,7 @@ With --watch it goes on until Ctrl-C, and shows each change when it happens.`,
 				return a.nodeStatus(report, args[0], output.Format)
 			}
 			err = ui.Write(a.Out, output.Format, report, func(w io.Writer) error { return a.writeStatus(w, report) })
-			if err == nil && !report.Healthy() {
-				return errFailed
-			}
-			return err
+			return cmp.Or(err, healthy(report))
 		},
 		ValidArgsFunction: a.completeNodes,
 	}
@@ -60,6 +59,14 @@ With --watch it goes on until Ctrl-C, and shows each change when it happens.`,
 	cmd.Flags().DurationVar(&interval, "interval", time.Second, "how often --watch looks")
 	addOutput(cmd, output)
 	return cmd
+}
+
+// healthy is nil where all that the report is of is as the lab made it.
+func healthy(r lab.StatusReport) error {
+	if !r.Healthy() {
+		return errFailed
+	}
+	return nil
 }
 
 func (a *app) writeStatus(w io.Writer, r lab.StatusReport) error {
@@ -131,13 +138,13 @@ func (a *app) writeTrouble(w io.Writer, n lab.NodeStatus) {
 	}
 }
 
-// nodeStatus prints all objects of one node.
+// nodeStatus prints all objects of one node; its end is about that node alone.
 func (a *app) nodeStatus(r lab.StatusReport, name string, format ui.Format) error {
 	for _, n := range r.Nodes {
 		if n.Name != name {
 			continue
 		}
-		return ui.Write(a.Out, format, n, func(w io.Writer) error {
+		err := ui.Write(a.Out, format, n, func(w io.Writer) error {
 			if n.Agent == nil {
 				a.writeTrouble(w, n)
 				return nil
@@ -148,6 +155,7 @@ func (a *app) nodeStatus(r lab.StatusReport, name string, format ui.Format) erro
 			}
 			return objects.Write(w)
 		})
+		return cmp.Or(err, healthy(lab.StatusReport{Nodes: []lab.NodeStatus{n}}))
 	}
 	names := make([]string, len(r.Nodes))
 	for i, n := range r.Nodes {
@@ -156,8 +164,8 @@ func (a *app) nodeStatus(r lab.StatusReport, name string, format ui.Format) erro
 	return usageError{fmt.Errorf("lab %s has no node %s; it has %s", r.Lab, name, strings.Join(names, ", "))}
 }
 
-func (a *app) completeNodes(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-	saved, ok := a.saved()
+func (a *app) completeNodes(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+	saved, ok := a.saved(cmd.Context())
 	if !ok {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
@@ -165,8 +173,8 @@ func (a *app) completeNodes(*cobra.Command, []string, string) ([]string, cobra.S
 }
 
 // completePlaces offers nodes and pods.
-func (a *app) completePlaces(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-	saved, ok := a.saved()
+func (a *app) completePlaces(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+	saved, ok := a.saved(cmd.Context())
 	if !ok {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
@@ -174,8 +182,8 @@ func (a *app) completePlaces(*cobra.Command, []string, string) ([]string, cobra.
 }
 
 // saved is the lab that a completion is about.
-func (a *app) saved() (lab.Saved, bool) {
-	l, err := a.current(silent())
+func (a *app) saved(ctx context.Context) (lab.Saved, bool) {
+	l, err := a.current(ctx, silent())
 	if err != nil {
 		return lab.Saved{}, false
 	}

@@ -73,8 +73,8 @@ func newTopologyValidate(a *app) *cobra.Command {
 		Use:   "validate [TOPOLOGY]",
 		Short: "Every mistake of a file, with its place and what would be right",
 		Args:  cobra.MaximumNArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
-			wanted, err := a.wanted(args)
+		RunE: func(cmd *cobra.Command, args []string) error {
+			wanted, err := a.wanted(cmd.Context(), args)
 			var mistakes topo.Errors
 			if err != nil && (output.Format == ui.Table || !errors.As(err, &mistakes)) {
 				return err
@@ -105,8 +105,8 @@ func newTopologyShow(a *app) *cobra.Command {
 		Use:   "show [TOPOLOGY]",
 		Short: "The lab as labctl understands it, with all defaults",
 		Args:  cobra.MaximumNArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
-			w, err := a.wanted(args)
+		RunE: func(cmd *cobra.Command, args []string) error {
+			w, err := a.wanted(cmd.Context(), args)
 			if err != nil {
 				return err
 			}
@@ -128,12 +128,12 @@ func newTopologyGraph(a *app) *cobra.Command {
 		Use:   "graph [TOPOLOGY]",
 		Short: "A picture of the lab: dot, mermaid or svg",
 		Args:  cobra.MaximumNArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			draw, ok := drawings[format]
 			if !ok {
 				return usageError{fmt.Errorf("--format %s: there are dot, mermaid and svg", format)}
 			}
-			w, err := a.wanted(args)
+			w, err := a.wanted(cmd.Context(), args)
 			if err != nil {
 				return err
 			}

@@ -25,7 +25,7 @@ Without one it is the topology of the lab that is up, and native-routing where n
 It is safe to repeat and to interrupt: what is as it should be is left alone.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			wanted, err := a.wanted(args)
+			wanted, err := a.wanted(cmd.Context(), args)
 			if err != nil {
 				return err
 			}
@@ -46,7 +46,7 @@ func (a *app) up(ctx context.Context, wanted lab.Wanted, format ui.Format) error
 	}
 	story := a.story()
 	defer story.Close()
-	l, err := a.open(wanted.Topology.Metadata.Name, story)
+	l, err := a.open(ctx, wanted.Topology.Metadata.Name, story)
 	if err != nil {
 		return err
 	}

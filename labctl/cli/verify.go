@@ -71,7 +71,7 @@ func selection(nodes, groups []string, of []check.Group) (check.Selection, error
 }
 
 func (a *app) verify(ctx context.Context, s check.Selection, format ui.Format) error {
-	l, err := a.current(a.story())
+	l, err := a.current(ctx, a.story())
 	if err != nil {
 		return err
 	}

@@ -15,7 +15,7 @@ import (
 func (a *app) addVirtualizer(cmd *cobra.Command) {
 	names := strings.Join(topo.VagrantProviders(), " or ")
 	cmd.Flags().StringVar(&a.virtualizer, "vagrant-provider", "", "what runs the VMs of a new lab: "+names+" (default: what the topology says)")
-	cmd.Flags().BoolVar(&a.hostOnly, "host-only", false, "with VirtualBox: networks in which this machine has an address too, as in the study")
+	cmd.Flags().BoolVar(&a.hostOnly, "host-only", false, "with VirtualBox, for a new lab: networks in which this machine has an address too, as in the study")
 	_ = cmd.RegisterFlagCompletionFunc("vagrant-provider", cobra.FixedCompletions(topo.VagrantProviders(), cobra.ShellCompDirectiveNoFileComp)) // it fails only for a flag that is not there
 }
 

@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -29,8 +30,8 @@ const maxRead = 4 << 20
 
 // wanted loads the topology that a command line names: a shipped one by its
 // name, a file, or without either that of the lab which is up, or the default.
-func (a *app) wanted(args []string) (lab.Wanted, error) {
-	source, err := a.source(args)
+func (a *app) wanted(ctx context.Context, args []string) (lab.Wanted, error) {
+	source, err := a.source(ctx, args)
 	if err != nil {
 		return lab.Wanted{}, err
 	}
@@ -90,11 +91,11 @@ func (a *app) decode(name string, r io.Reader) (manifest.Objects, error) {
 }
 
 // source is the file or the name that a command line means.
-func (a *app) source(args []string) (string, error) {
+func (a *app) source(ctx context.Context, args []string) (string, error) {
 	if len(args) > 0 {
 		return args[0], nil
 	}
-	l, err := a.current(silent())
+	l, err := a.current(ctx, silent())
 	if errors.Is(err, errNoneUp) || errors.Is(err, errNotRoots) {
 		return topologies.Default, nil
 	}

@@ -25,7 +25,7 @@ func (a *app) watch(ctx context.Context, every time.Duration, format ui.Format) 
 	if every < minInterval {
 		return usageError{fmt.Errorf("--interval %s: %s is the shortest", every, minInterval)}
 	}
-	l, err := a.current(a.story())
+	l, err := a.current(ctx, a.story())
 	if err != nil {
 		return err
 	}

@@ -44,15 +44,25 @@ func (u unmet) Error() string {
 	return lines[0] + ":\n  " + strings.Join(lines[1:], "\n  ")
 }
 
+// hindrance is what is missing, as an error of its class.
+type hindrance struct {
+	text  string
+	class error
+}
+
+func (h hindrance) Error() string { return h.text }
+func (h hindrance) Unwrap() error { return h.class }
+
+// finding says everything once: a detail may be its class's own words.
 func finding(f provision.Finding) error {
 	text := f.Subject + ": " + f.Detail
 	if f.Cure != "" {
 		text += " (" + f.Cure + ")"
 	}
-	if f.Err == nil {
-		return errors.New(text)
+	if f.Err != nil && !strings.Contains(f.Detail, f.Err.Error()) {
+		text += ": " + f.Err.Error()
 	}
-	return fmt.Errorf("%s: %w", text, f.Err)
+	return hindrance{text, f.Err}
 }
 
 // lock takes the lab, and says whom it waits for.

@@ -132,7 +132,7 @@ func explain(d Difference, otherUplink bool) string {
 	}
 	switch {
 	case d.Group == check.Interfaces && strings.HasSuffix(d.Name, " "+uplink),
-		d.Group == check.FIB && (onUplink(d.Left.Expected) || onUplink(d.Right.Expected)):
+		d.Group == check.FIB && (onUplink(d.Left.Expected) && onUplink(d.Right.Expected)):
 		return "the uplink is the provider's: libvirt gives each VM an address of its own, VirtualBox the same to all"
 	case d.Group == check.Routes && d.Left.Outcome == check.OK && otherUplink:
 		// Each table holds what the topology and this uplink ask for, and no more.

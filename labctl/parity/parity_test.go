@@ -68,3 +68,24 @@ func TestSameUplink(t *testing.T) {
 		t.Errorf("an uplink that is not as it should be: %d are unexplained, want both", n)
 	}
 }
+
+// TestOtherWay: the uplinks explain a packet that leaves by both, and none that
+// leaves by one alone.
+func TestOtherWay(t *testing.T) {
+	side := func(name, way string) Side {
+		return Side{name, check.Report{Results: []check.Result{result(check.FIB, "router → k8s-w0 pods", check.OK, way, way)}}}
+	}
+	spaces, link := side("spaces", "via 10.0.2.2 dev eth0 src 10.0.2.15"), side("link", "dev eth1")
+	for _, c := range []struct {
+		left, right Side
+		want        int
+	}{
+		{spaces, side("vms", "via 192.168.121.1 dev eth0 src 192.168.121.7"), 0},
+		{spaces, link, 1},
+		{link, spaces, 1},
+	} {
+		if n := Compare(c.left, c.right).Unexplained(); n != c.want {
+			t.Errorf("%s and %s: %d are unexplained, want %d", c.left.Name, c.right.Name, n, c.want)
+		}
+	}
+}

@@ -31,6 +31,8 @@ func (s screen) text() []byte {
 	for line := range strings.Lines(s.vt.String()) {
 		b.WriteString(strings.TrimRight(line, " \n") + "\n")
 	}
+	s.vt.Lock() // String has its own
+	defer s.vt.Unlock()
 	cursor := s.vt.Cursor()
 	return fmt.Appendf(nil, "%s\ncursor at %d,%d shown %v\n",
 		strings.TrimRight(b.String(), "\n"), cursor.X, cursor.Y, s.vt.CursorVisible())

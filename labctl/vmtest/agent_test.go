@@ -3,7 +3,6 @@
 package vmtest
 
 import (
-	"bytes"
 	"encoding/json"
 	"os"
 	"os/exec"
@@ -49,39 +48,48 @@ func build(t *testing.T, file, version string) {
 }
 
 // stream is one connection from curl-pod to a webpod on another node, a request
-// on it every 200 ms. It ends by itself.
-type stream struct {
-	cmd *exec.Cmd
-	out bytes.Buffer
-}
+// on it every 200 ms until the test ends.
+type stream struct{ printed func() string }
 
-// startStream starts count requests.
-func (u user) startStream(address, count string) *stream {
-	s := &stream{cmd: u.command("exec", "curl-pod", "--", "curl", "-sS", "-m", "60", "--rate", "300/m",
-		"-o", "/dev/null", "-w", `%{num_connects} %{http_code}\n`, "http://"+address+"/?[1-"+count+"]")}
-	s.cmd.Stdout, s.cmd.Stderr = &s.out, &s.out
-	if err := s.cmd.Start(); err != nil {
-		u.t.Fatal(err)
-	}
+// startStream starts the requests, and waits for the first to be answered.
+func (u user) startStream(address string) stream {
+	u.t.Helper()
+	// curl keeps back what it writes to its standard output.
+	s := stream{u.start("exec", "curl-pod", "--", "curl", "-sS", "-m", "60", "--rate", "300/m",
+		"-o", "/dev/null", "-w", `%{stderr}%{num_connects} %{http_code}\n`, "http://"+address+"/?[1-100000]")}
+	s.goesOn(u)
 	return s
 }
 
-// unbroken waits for the end: all were answered, and by the first connection.
-func (s *stream) unbroken(u user) {
+// answers has a line for each request that has ended.
+func (s stream) answers() []string {
+	lines := strings.Split(s.printed(), "\n")
+	return lines[:len(lines)-1] // the last one is not whole
+}
+
+// goesOn waits until a request is answered that was not yet.
+func (s stream) goesOn(u user) {
 	u.t.Helper()
-	err := s.cmd.Wait()
-	lines := strings.Split(strings.TrimSpace(s.out.String()), "\n")
-	for i, line := range lines {
+	before := len(s.answers())
+	u.eventually("another request is answered", func() (string, bool) {
+		now := s.answers()
+		return strings.Join(now, "\n"), len(now) > before
+	})
+}
+
+// unbroken waits for one more answer: all were right, and by the first connection.
+func (s stream) unbroken(u user) {
+	u.t.Helper()
+	s.goesOn(u)
+	answers := s.answers()
+	for i, line := range answers {
 		want := "0 200"
 		if i == 0 {
 			want = "1 200"
 		}
 		if line != want {
-			u.t.Errorf("request %d of %d: %q, want %q", i+1, len(lines), line, want)
+			u.t.Errorf("request %d of %d: %q, want %q", i+1, len(answers), line, want)
 		}
-	}
-	if err != nil {
-		u.t.Errorf("%v\n%s", err, s.out.String())
 	}
 }
 
@@ -134,7 +142,7 @@ func (u user) agentPID(node string) int {
 func testAgentKilled(u user) {
 	const node = "k8s-w1"
 	before := u.agentPID(node)
-	traffic := u.startStream(u.webpodOn(node), "50")
+	traffic := u.startStream(u.webpodOn(node))
 	u.on(node, "kill", "-KILL", strconv.Itoa(before))
 	u.eventually("another agent runs", func() (string, bool) {
 		now := u.agentPID(node)
@@ -149,7 +157,7 @@ func testAgentUpgraded(u user) {
 	const version = "0.1.1-upgraded"
 	u.labctl = filepath.Join(bed.Dir, "labctl-upgraded")
 	build(u.t, u.labctl, version)
-	traffic := u.startStream(u.webpodOn("k8s-w1"), "150")
+	traffic := u.startStream(u.webpodOn("k8s-w1"))
 	u.must("up", u.file, "--stage", "static-routes")
 	status, _ := u.status()
 	for _, n := range status.Nodes {

@@ -3,8 +3,8 @@
 package vmtest
 
 import (
+	"context"
 	"fmt"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -53,7 +53,7 @@ func testConformance(u user) {
 			New: func(t *testing.T) provision.Provider {
 				return inventory.New(inventory.Options{DataDir: filepath.Join(bed.Dir, "inventory")})
 			},
-			Machines: true, Fixed: true, Providers: file.String(),
+			Machines: true, Restarts: true, Fixed: true, Providers: file.String(),
 			Residue: func(t *testing.T, lab string) []string { return residue(t, at) },
 		})
 	})
@@ -63,7 +63,7 @@ func testConformance(u user) {
 const findResidue = `find /etc /home /root /run /tmp /usr/local /var /sys/fs/bpf '(' -name '*labctl*' -o -name '*LABCTL*' ')' -print
 ip -o link | grep labctl; nft list tables | grep labctl; grep -l labctl /etc/hosts /root/.ssh/* /home/vagrant/.ssh/*; systemctl list-units --all --no-legend '*labctl*'; true`
 
-// residue looks at all machines at once.
+// residue looks at all machines at once, also when the test is over.
 func residue(t *testing.T, at map[string]provision.SSHHost) []string {
 	t.Helper()
 	var mu sync.Mutex
@@ -71,14 +71,14 @@ func residue(t *testing.T, at map[string]provision.SSHHost) []string {
 	var all sync.WaitGroup
 	for node, h := range at {
 		all.Go(func() {
-			out, err := exec.Command("ssh", "-i", h.IdentityFile, "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR",
-				h.User+"@"+h.HostName, "sudo sh -c '"+strings.ReplaceAll(findResidue, "'", `'\''`)+"' 2>/dev/null").Output()
+			out, err := tool(context.Background(), "ssh", "-i", h.IdentityFile, "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR",
+				h.User+"@"+h.HostName, "sudo sh -c '"+strings.ReplaceAll(findResidue, "'", `'\''`)+"' 2>/dev/null")
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
 				t.Errorf("look at %s: %v", node, err)
 			}
-			for line := range strings.Lines(string(out)) {
+			for line := range strings.Lines(out) {
 				left = append(left, node+" "+strings.TrimSpace(line))
 			}
 		})

@@ -3,7 +3,6 @@
 package vmtest
 
 import (
-	"bytes"
 	"fmt"
 	"slices"
 	"strings"
@@ -68,26 +67,18 @@ func direction(node, device string, outgoing bool) string {
 // testCapture shows the same echoes on two machines, as tcpdump reads them from
 // the file that the other capture writes.
 func testCapture(u user) {
-	ping := u.command("exec", "k8s-ctr", "--", "ping", "-q", "-i", "0.2", "192.168.10.200")
-	var said bytes.Buffer
-	ping.Stdout, ping.Stderr = &said, &said
-	if err := ping.Start(); err != nil {
-		u.t.Fatal(err)
-	}
-	defer func() {
-		_ = ping.Process.Kill() // what it ran on the node ends with it
-		_ = ping.Wait()
-	}()
-	lines := u.must("capture", "-c", "12", "-i", "eth1", "k8s-ctr", "router", "icmp")
+	said := u.start("exec", "k8s-ctr", "--", "ping", "-q", "-i", "0.2", "192.168.10.200")
+	lines := u.start("capture", "-i", "eth1", "k8s-ctr", "router", "icmp")
 	for _, want := range []string{
 		"k8s-ctr eth1 Out IP 192.168.10.100 > 192.168.10.200: ICMP echo request",
 		"router eth1 In IP 192.168.10.100 > 192.168.10.200: ICMP echo request",
 		"router eth1 Out IP 192.168.10.200 > 192.168.10.100: ICMP echo reply",
 		"k8s-ctr eth1 In IP 192.168.10.200 > 192.168.10.100: ICMP echo reply",
 	} {
-		if !strings.Contains(strings.Join(strings.Fields(lines), " "), want) {
-			u.t.Errorf("the capture lacks %q:\n%s\n%s", want, lines, said.String())
-		}
+		u.eventually("captured: "+want, func() (string, bool) {
+			seen := lines()
+			return seen + said(), strings.Contains(strings.Join(strings.Fields(seen), " "), want)
+		})
 	}
 	u.must("capture", "-c", "4", "-w", "echoes.pcapng", "-i", "eth1", "router", "icmp")
 	if text := run(u.t, "tcpdump", "-nn", "-r", u.dir+"/echoes.pcapng"); strings.Count(text, "ICMP echo re") != 4 {

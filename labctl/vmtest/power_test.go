@@ -25,18 +25,24 @@ func testHaltAndStart(u user) {
 
 // testRouterReboots: nobody of labctl is there, and all comes back by itself.
 func testRouterReboots(u user) {
-	boot := func() string {
-		out, _, _ := u.try("exec", "router", "--", "cat", "/proc/sys/kernel/random/boot_id") // empty while it is away
-		return out
-	}
-	before := boot()
+	bootID := []string{"cat", "/proc/sys/kernel/random/boot_id"}
+	before := u.on("router", bootID...)
 	u.try("exec", "router", "--", "systemctl", "reboot") // the connection may not outlive it
 	u.eventually("the router boots anew", func() (string, bool) {
-		now := boot()
-		return now, now != "" && now != before
+		now, errs, _ := u.try(append([]string{"exec", "router", "--"}, bootID...)...) // empty while it is away
+		return now + errs, now != "" && now != before
 	})
 	u.healthy()
 	u.verified()
+}
+
+// testNodeDown: one machine goes, and is made anew among those that stayed.
+func testNodeDown(u user) {
+	u.must("down", "k8s-w1")
+	u.wantState("k8s-w1", "missing")
+	u.must("up", u.file)
+	u.healthy()
+	u.verified(networkChecks...)
 }
 
 // testMachineLost: somebody removes a machine behind labctl's back.

@@ -4,12 +4,15 @@ package vmtest
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -25,9 +28,11 @@ type user struct {
 	file string
 }
 
-// On an emulated processor everything takes its time; what hangs fails.
+// On an emulated processor everything takes its time; what hangs fails, and before
+// go test's own limit, which would not say what was seen.
 const (
-	patience = 10 * time.Minute
+	patience = 8 * time.Minute
+	toolTime = 2 * time.Minute // of a program that asks one thing
 	pause    = 500 * time.Millisecond
 )
 
@@ -58,6 +63,35 @@ func (u user) try(args ...string) (stdout, stderr string, code int) {
 	}
 	u.t.Logf("labctl %s: exit %d after %.1f s", strings.Join(args, " "), cmd.ProcessState.ExitCode(), time.Since(start).Seconds())
 	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
+}
+
+// start runs labctl until the test ends, and returns what it has printed so far.
+func (u user) start(args ...string) (printed func() string) {
+	u.t.Helper()
+	file := filepath.Join(u.t.TempDir(), "printed")
+	out, err := os.Create(file)
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	defer out.Close()
+	cmd := u.command(args...)
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := cmd.Start(); err != nil {
+		u.t.Fatal(err)
+	}
+	u.t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended; what it runs on a node ends with it
+		killed := time.AfterFunc(toolTime, func() { _ = cmd.Process.Kill() })
+		defer killed.Stop()
+		_ = cmd.Wait() // a signal is no success
+	})
+	return func() string {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			u.t.Fatal(err)
+		}
+		return string(text)
+	}
 }
 
 // must runs labctl, which has to exit with 0.
@@ -104,11 +138,27 @@ func (u user) eventually(what string, holds func() (seen string, ok bool)) {
 // run runs a program of this machine that must succeed.
 func run(t *testing.T, argv ...string) string {
 	t.Helper()
-	out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput()
+	out, err := tool(t.Context(), argv...)
 	if err != nil {
-		t.Fatalf("%s: %v\n%s", strings.Join(argv, " "), err, out)
+		t.Fatal(err)
 	}
-	return string(out)
+	return out
+}
+
+// tool runs a program of this machine, and ends it where it hangs.
+func tool(ctx context.Context, argv ...string) (string, error) {
+	within, cancel := context.WithTimeout(ctx, toolTime)
+	defer cancel()
+	cmd := exec.CommandContext(within, argv[0], argv[1:]...)
+	cmd.WaitDelay = 10 * time.Second // what it started may hold its output
+	out, err := cmd.CombinedOutput()
+	if err != nil && within.Err() != nil {
+		err = within.Err()
+	}
+	if err != nil {
+		return "", fmt.Errorf("%s: %w\n%s", strings.Join(argv, " "), err, out)
+	}
+	return string(out), nil
 }
 
 // newUser gives somebody a directory, and a copy of the shipped lab in it.
