@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -55,11 +56,23 @@ func buildBox(ctx context.Context, cache string) (string, error) {
 		return "", err
 	}
 	fmt.Fprintln(os.Stderr, "test bed: building the box from Debian's packages, which takes about a minute")
-	build := exec.CommandContext(ctx, "sh", filepath.Join(work, "recipe", "box", "build.sh"), work)
-	if out, err := build.CombinedOutput(); err != nil {
+	if out, err := builder(ctx, work).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%w\n%s", err, out)
 	}
 	return box, os.Rename(filepath.Join(work, "box.tar"), box)
+}
+
+// builder runs the recipe, which mounts /proc, /sys and more below work. In
+// namespaces of their own these mounts, and all that it has started, end with it
+// however it ends: what clears work away afterwards must not find them there.
+func builder(ctx context.Context, work string) *exec.Cmd {
+	build := exec.CommandContext(ctx, "sh", filepath.Join(work, "recipe", "box", "build.sh"), work)
+	build.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:   syscall.CLONE_NEWPID,
+		Unshareflags: syscall.CLONE_NEWNS, // this way all mounts are private from the start
+		Pdeathsig:    syscall.SIGKILL,
+	}
+	return build
 }
 
 // Absent says why no bed can be entered at once: what this machine lacks, or that
