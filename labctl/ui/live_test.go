@@ -85,6 +85,7 @@ func TestTell(t *testing.T) {
 		p.Tell("k8s-ctr", "importing the box")
 		p.Tell("router", "booting")
 		p.Tell("k8s-ctr", "booting")
+		p.Tell("k8s-ctr", "booting")
 		look("under way")
 		nodes.Done("2 created")
 		look("done")

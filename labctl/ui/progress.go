@@ -37,7 +37,7 @@ type Progress struct {
 
 	mu      sync.Mutex
 	running []*Task
-	// parts are what Tell told of the running steps, on a live story.
+	// parts are what Tell told last of the running steps' parts.
 	parts []*Task
 	// drawn is the number of lines that stand between the last finished line
 	// and the cursor.
@@ -92,25 +92,28 @@ func (p *Progress) Note(text string) {
 }
 
 // Tell says what a part of a step, such as one of its nodes, is at: a line of its
-// own that lasts as long as the step on a live story, a line each time on a
-// plain one.
+// own that lasts as long as the step on a live story, a line on a plain one for
+// each thing that is not the same as before.
 func (p *Progress) Tell(part, what string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
 		return
 	}
-	if p.mode != Live {
-		p.tell(p.Style.Dim(pad("..", statusWidth)) + pad(firstLine(part), stepWidth) + "  " + firstLine(what))
-		return
-	}
-	i := slices.IndexFunc(p.parts, func(t *Task) bool { return t.step == firstLine(part) })
+	part, what = firstLine(part), firstLine(what)
+	i := slices.IndexFunc(p.parts, func(t *Task) bool { return t.step == part })
 	if i < 0 {
-		p.parts = append(p.parts, &Task{progress: p, step: firstLine(part), start: p.Now()})
+		p.parts = append(p.parts, &Task{progress: p, step: part, start: p.Now()})
 		i = len(p.parts) - 1
 	}
-	p.parts[i].detail = firstLine(what)
-	p.redraw()
+	same := p.parts[i].detail == what
+	p.parts[i].detail = what
+	switch {
+	case p.mode == Live:
+		p.redraw()
+	case !same:
+		p.tell(p.Style.Dim(pad("..", statusWidth)) + pad(part, stepWidth) + "  " + what)
+	}
 }
 
 // Close ends the story; steps that still run are told as stopped. Nothing is

@@ -125,8 +125,12 @@ func notConnected(ctx context.Context, start time.Time, err error) error {
 		return &passing{fmt.Errorf("connect: %w after %s", ErrTimeout, time.Since(start).Round(time.Millisecond))}
 	default:
 		var op *net.OpError
-		if errors.As(err, &op) {
-			err = op.Err // the address is said already
+		var call *os.SyscallError
+		switch { // the address and the call are said already
+		case errors.As(err, &call):
+			err = call.Err
+		case errors.As(err, &op):
+			err = op.Err
 		}
 		return &passing{fmt.Errorf("connect: %w", err)}
 	}
