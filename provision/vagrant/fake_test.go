@@ -54,6 +54,8 @@ type fakeFault struct {
 	Die bool
 	// Deaf takes no notice of an interrupt.
 	Deaf bool
+	// Raise ends with Text as an exception that nobody caught.
+	Raise bool
 	// Times is how often; once where it is 0.
 	Times int
 }
@@ -259,6 +261,14 @@ func (r fakeRun) up(names []string) int {
 func (r fakeRun) fail(node string, f *fakeFault) int {
 	if f.Die {
 		return 137
+	}
+	if f.Raise {
+		const gem = "/usr/share/rubygems-integration/all/gems/vagrant-2.3.4/lib/vagrant/action/warden.rb"
+		fmt.Fprintf(os.Stderr, "%s:48:in `block in call': %s (Fog::Errors::TimeoutError)\n", gem, f.Text)
+		for range 72 {
+			fmt.Fprintf(os.Stderr, "\tfrom %s:127:in `block in finalize_action'\n", gem)
+		}
+		return 1
 	}
 	if f.Hang {
 		r.say(node, "ui", "info", "==> "+node+": Booting VM...")

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 	"sync"
 )
@@ -83,14 +84,21 @@ func (l *listener) hear(line string) {
 	}
 }
 
-// stderr is the listener as what vagrant writes its errors to: only those that
-// it meets before it can do anything else.
+// stderr is the listener as what vagrant writes its errors to: those that it
+// meets before it can do anything else, and those that Ruby tells for it.
 type stderr listener
+
+// How Ruby tells of an exception that nobody caught: where it was raised and what
+// it says, then a line for each caller. The places are of no use to our user.
+var (
+	raisedAt = regexp.MustCompile("(?m)^\\S+:\\d+:in [`'][^\n]*?': ")
+	calledBy = regexp.MustCompile(`(?m)^[ \t]+from \S+:\d+:in .*\n`)
+)
 
 func (s *stderr) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.tail = append(s.tail, p...)
+	s.tail = calledBy.ReplaceAll(append(s.tail, p...), nil)
 	s.tail = s.tail[max(0, len(s.tail)-maxTail):]
 	return s.log.Write(p)
 }
@@ -98,7 +106,7 @@ func (s *stderr) Write(p []byte) (int, error) {
 // failure is all that was heard of why vagrant failed.
 func (l *listener) failure(log string, args []string, err error) error {
 	f := &failure{command: args[0], exit: err, kind: l.exitType, text: l.exitText, log: log, begun: l.begun, ended: l.ended}
-	for _, other := range []string{l.lastError, string(l.tail)} {
+	for _, other := range []string{l.lastError, raisedAt.ReplaceAllString(string(l.tail), "")} {
 		if f.text == "" {
 			f.text = strings.TrimSpace(other)
 		}

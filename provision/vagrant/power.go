@@ -49,8 +49,7 @@ func (p *Provider) Halt(ctx context.Context, name string, nodes ...string) ([]pr
 			continue
 		}
 		all.Go(func() error {
-			p.options.tell(node, "shutting down")
-			if errs[i] = p.vagrantHalt(ctx, l, s, node); errs[i] == nil {
+			if errs[i] = p.shutDown(ctx, l, s, node); errs[i] == nil {
 				changes[i] = provision.Change{Verb: provision.Stopped, Node: node, Object: "VM"}
 			}
 			return nil
@@ -69,6 +68,19 @@ func done(changes []provision.Change) []provision.Change {
 		}
 	}
 	return made
+}
+
+// shutDown switches a machine off whose system does not react to being shut down,
+// as it may after a crash. Vagrant does so itself, but with libvirt it gives up: in
+// the same words as where a machine does not boot.
+func (p *Provider) shutDown(ctx context.Context, l *lab, s settings, node string) error {
+	p.options.tell(node, "shutting down")
+	err := p.vagrantHalt(ctx, l, s, node)
+	if errors.Is(err, ErrBootTimeout) {
+		p.options.tell(node, "does not shut down: it is switched off")
+		err = p.vagrantHalt(ctx, l, s, node, "--force")
+	}
+	return err
 }
 
 func (p *Provider) vagrantHalt(ctx context.Context, l *lab, s settings, node string, flags ...string) error {

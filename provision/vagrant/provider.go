@@ -10,6 +10,7 @@ import (
 
 	"github.com/native-routing/labctl/provision"
 	"github.com/native-routing/labctl/provision/machine"
+	"github.com/native-routing/labctl/provision/remote"
 	"github.com/native-routing/labctl/topologies/topo"
 )
 
@@ -114,7 +115,16 @@ func (p *Provider) moved(ctx context.Context, l *lab, s settings, node string, w
 
 func (p *Provider) ensure(ctx context.Context, t *topo.Topology, s settings, node string, at machine.Access) ([]provision.Change, error) {
 	at.Devices = devices(t, s.Provider, node)
-	return p.options.Machines.Ensure(ctx, t, node, at)
+	changes, err := p.options.Machines.Ensure(ctx, t, node, at)
+	return changes, noAnswer(node, err)
+}
+
+// noAnswer adds to an error of SSH what is left to do where the machine runs.
+func noAnswer(node string, err error) error {
+	if !errors.Is(err, remote.ErrUnreachable) || errors.Is(err, context.Canceled) {
+		return err
+	}
+	return fmt.Errorf("%w (its VM runs; if it hangs: labctl halt %s, then labctl up)", err, node)
 }
 
 // EnsureLinks brings the network of all nodes in line. A machine that is not
@@ -161,12 +171,13 @@ func (p *Provider) OpenNode(ctx context.Context, name, node string) (provision.N
 		return nil, err
 	}
 	if moved, lookErr := p.moved(ctx, l, s, node, at); lookErr != nil || !moved {
-		return nil, err
+		return nil, noAnswer(node, err)
 	}
 	if at, err = p.find(ctx, l, node); err != nil {
 		return nil, err
 	}
-	return p.options.Machines.Open(ctx, name, node, at)
+	n, err = p.options.Machines.Open(ctx, name, node, at)
+	return n, noAnswer(node, err)
 }
 
 // find says how a machine is reached, and never boots one.

@@ -1,0 +1,66 @@
+package vagrant
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/native-routing/labctl/provision/machine"
+	"github.com/native-routing/labctl/provision/remote"
+)
+
+// fogTimeout is what vagrant-libvirt 0.11 raises where a machine does not shut
+// down in time.
+const fogTimeout = "The specified wait_for timeout (44.361838284 seconds) was exceeded"
+
+// TestHangsAtHalt: a machine whose system does not react is switched off.
+func TestHangsAtHalt(t *testing.T) {
+	s := newStage(t, Libvirt)
+	s.wantUp(study(t))
+	s.faults(fakeFault{Command: "halt", Node: "k8s-w1", Raise: true, Text: fogTimeout})
+	s.calls("")
+	changes, err := s.Halt(t.Context(), "study", "k8s-w1")
+	if err != nil || len(changes) != 1 || changes[0].String() != "k8s-w1: stopped VM" {
+		t.Errorf("halt: %v, %v", changes, err)
+	}
+	if calls := s.calls("vagrant halt"); len(calls) != 2 || !strings.Contains(calls[1], "--force") {
+		t.Errorf("called %q", calls)
+	}
+}
+
+// TestExceptionOfRuby: the user reads what was raised, not where.
+func TestExceptionOfRuby(t *testing.T) {
+	s := newStage(t, Libvirt)
+	s.wantUp(study(t))
+	s.faults(fakeFault{Command: "halt", Node: "k8s-w1", Raise: true, Text: "undefined method `name' for nil:NilClass"})
+	_, err := s.Halt(t.Context(), "study", "k8s-w1")
+	if !errors.Is(err, ErrVagrant) || !strings.HasPrefix(err.Error(), "k8s-w1: vagrant failed: undefined method `name' for nil:NilClass (Fog::Errors::TimeoutError) (all that vagrant said is in ") {
+		t.Errorf("%v", err)
+	}
+	if calls := s.calls("vagrant halt"); slices.ContainsFunc(calls, func(c string) bool { return strings.Contains(c, "--force") }) {
+		t.Errorf("a machine is switched off for it: %q", calls)
+	}
+}
+
+// TestRunsAndDoesNotAnswer: whoever meets such a machine reads what is left to do.
+func TestRunsAndDoesNotAnswer(t *testing.T) {
+	s := newStage(t, Libvirt)
+	l := study(t)
+	s.wantUp(l)
+	s.machines.fail = func(node string, _ machine.Access) error {
+		if node == "k8s-w1" {
+			return fmt.Errorf("%s: %w within 1m0s: no route to host", node, remote.ErrUnreachable)
+		}
+		return nil
+	}
+	const cure = "(its VM runs; if it hangs: labctl halt k8s-w1, then labctl up)"
+	_, errs := s.up(t.Context(), l)
+	if err := errs["k8s-w1"]; !errors.Is(err, remote.ErrUnreachable) || !strings.HasSuffix(err.Error(), cure) || len(errs) != 1 {
+		t.Errorf("up: %v", errs)
+	}
+	if _, err := s.OpenNode(t.Context(), "study", "k8s-w1"); !errors.Is(err, remote.ErrUnreachable) || !strings.HasSuffix(err.Error(), cure) {
+		t.Errorf("open: %v", err)
+	}
+}
