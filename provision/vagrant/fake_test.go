@@ -181,7 +181,11 @@ func (r fakeRun) machine(node, file string) string {
 }
 
 func (r fakeRun) state(node string) string {
-	state, err := os.ReadFile(r.machine(node, "fake-state"))
+	file := r.machine(node, "fake-state")
+	if r.provider == Libvirt {
+		file = r.path("ids", "id-"+r.object(node)) // virsh changes it too
+	}
+	state, err := os.ReadFile(file)
 	if _, idErr := os.Stat(r.machine(node, "id")); err != nil || idErr != nil {
 		return absent
 	}
@@ -374,6 +378,10 @@ func (w fakeWorld) virsh(args []string) int {
 		n, _ := strconv.Atoi(string(nics))
 		for i := range n {
 			fmt.Printf(" vnet%d   network   net   virtio   52:54:00:00:00:%02x\n", i, i)
+		}
+	case "destroy": // switches it off
+		if _, err := os.Stat(w.path("ids", "id-"+args[1])); err == nil {
+			w.put("ids", "id-"+args[1], "shutoff")
 		}
 	case "undefine":
 		return remove("domains", args[1])

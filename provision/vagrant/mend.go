@@ -33,7 +33,7 @@ func (p *Provider) mend(ctx context.Context, l *lab, t *topo.Topology, s setting
 		}
 	}
 	p.options.tell(node, "in the state "+state+": it is switched off and on")
-	return true, p.vagrantHalt(ctx, l, s, node, "--force")
+	return true, p.switchOff(ctx, l, s, node)
 }
 
 // settled waits until a machine is down, for a while.

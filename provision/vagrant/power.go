@@ -76,11 +76,23 @@ func done(changes []provision.Change) []provision.Change {
 func (p *Provider) shutDown(ctx context.Context, l *lab, s settings, node string) error {
 	p.options.tell(node, "shutting down")
 	err := p.vagrantHalt(ctx, l, s, node)
-	if errors.Is(err, ErrBootTimeout) {
+	if s.Provider == Libvirt && errors.Is(err, ErrBootTimeout) {
 		p.options.tell(node, "does not shut down: it is switched off")
-		err = p.vagrantHalt(ctx, l, s, node, "--force")
+		err = p.switchOff(ctx, l, s, node)
 	}
 	return err
+}
+
+// switchOff does not ask the machine's system. With libvirt vagrant halt --force
+// does, and gives up as it does without (action_halt of vagrant-libvirt 0.11).
+func (p *Provider) switchOff(ctx context.Context, l *lab, s settings, node string) error {
+	if s.Provider != Libvirt {
+		return p.vagrantHalt(ctx, l, s, node, "--force")
+	}
+	if err := p.virsh.switchOff(ctx, objectName(l.name, node)); err != nil {
+		return fmt.Errorf("%s: switch its VM off: %w", node, err)
+	}
+	return nil
 }
 
 func (p *Provider) vagrantHalt(ctx context.Context, l *lab, s settings, node string, flags ...string) error {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/native-routing/labctl/provision"
 	"github.com/native-routing/labctl/provision/machine"
 	"github.com/native-routing/labctl/provision/remote"
 )
@@ -25,8 +26,11 @@ func TestHangsAtHalt(t *testing.T) {
 	if err != nil || len(changes) != 1 || changes[0].String() != "k8s-w1: stopped VM" {
 		t.Errorf("halt: %v, %v", changes, err)
 	}
-	if calls := s.calls("vagrant halt"); len(calls) != 2 || !strings.Contains(calls[1], "--force") {
+	if calls := s.calls("virsh destroy"); !slices.Equal(calls, []string{"virsh destroy labctl-study_k8s-w1"}) {
 		t.Errorf("called %q", calls)
+	}
+	if o, err := s.Observe(t.Context(), "study"); err != nil || stateIn(o, "k8s-w1") != provision.NodeStopped || stateIn(o, "router") != provision.NodeRunning {
+		t.Errorf("observed %+v, %v", o, err)
 	}
 }
 
@@ -39,7 +43,7 @@ func TestExceptionOfRuby(t *testing.T) {
 	if !errors.Is(err, ErrVagrant) || !strings.HasPrefix(err.Error(), "k8s-w1: vagrant failed: undefined method `name' for nil:NilClass (Fog::Errors::TimeoutError) (all that vagrant said is in ") {
 		t.Errorf("%v", err)
 	}
-	if calls := s.calls("vagrant halt"); slices.ContainsFunc(calls, func(c string) bool { return strings.Contains(c, "--force") }) {
+	if calls := s.calls("virsh destroy"); len(calls) > 0 {
 		t.Errorf("a machine is switched off for it: %q", calls)
 	}
 }

@@ -156,6 +156,12 @@ func (v virsh) nics(ctx context.Context, domain string) (int, error) {
 	return strings.Count(out, ":") / 5, err // each has one MAC address
 }
 
+// switchOff is like pulling the plug: a domain keeps all that it has written.
+func (v virsh) switchOff(ctx context.Context, name string) error {
+	_, err := v.run(ctx, "destroy", name)
+	return err
+}
+
 func (v virsh) removeDomain(ctx context.Context, name string) error {
 	_, _ = v.run(ctx, "destroy", name) // it may be off already
 	_, err := v.run(ctx, "undefine", name, "--managed-save", "--snapshots-metadata", "--nvram")
