@@ -1,6 +1,7 @@
 package vagrant
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -107,8 +108,8 @@ func (w fakeWorld) called(args ...string) {
 // fakeRun is one vagrant.
 type fakeRun struct {
 	fakeWorld
-	cwd, provider string
-	interrupted   chan os.Signal
+	cwd, data, provider string
+	interrupted         chan os.Signal
 }
 
 func (w fakeWorld) vagrant(args []string) int {
@@ -116,7 +117,8 @@ func (w fakeWorld) vagrant(args []string) int {
 		fmt.Println("Vagrant 2.3.4")
 		return 0
 	}
-	r := fakeRun{w, os.Getenv("VAGRANT_CWD"), os.Getenv("VAGRANT_DEFAULT_PROVIDER"), make(chan os.Signal, 1)}
+	cwd := os.Getenv("VAGRANT_CWD")
+	r := fakeRun{w, cwd, cmp.Or(os.Getenv("VAGRANT_DOTFILE_PATH"), filepath.Join(cwd, ".vagrant")), os.Getenv("VAGRANT_DEFAULT_PROVIDER"), make(chan os.Signal, 1)}
 	w.called(append([]string{"vagrant"}, args...)...)
 	signal.Notify(r.interrupted, os.Interrupt)
 	if args[0] == "plugin" {
@@ -139,6 +141,13 @@ func (w fakeWorld) vagrant(args []string) int {
 	for _, n := range names {
 		if !slices.Contains(r.defined(), n) {
 			return r.fail("", &fakeFault{Type: "Vagrant::Errors::MachineNotFound", Text: "The machine with the name '" + n + "' was not found configured for\nthis Vagrant environment."})
+		}
+	}
+	if args[0] == "status" || args[0] == "ssh-config" {
+		for _, n := range names {
+			if exists(r.machine(n, "index_uuid")) { // a vagrant up may be at that entry of the index
+				return r.fail("", &fakeFault{Type: "Vagrant::Errors::MachineLocked", Text: "Vagrant can't use the requested machine because it is locked!"})
+			}
 		}
 	}
 	switch args[0] {
@@ -177,7 +186,7 @@ func (r fakeRun) defined() []string {
 }
 
 func (r fakeRun) machine(node, file string) string {
-	return filepath.Join(r.cwd, ".vagrant", "machines", node, r.provider, file)
+	return filepath.Join(r.data, "machines", node, r.provider, file)
 }
 
 func (r fakeRun) state(node string) string {
@@ -201,6 +210,7 @@ func (r fakeRun) set(node, state string) {
 	}
 	_ = os.MkdirAll(filepath.Dir(r.machine(node, "id")), 0o755)
 	_ = os.WriteFile(r.machine(node, "id"), []byte(id), 0o644)
+	_ = os.WriteFile(r.machine(node, "index_uuid"), []byte("5be45e3a5c1b4b4a8f6d0f6f1d2c3b4a"), 0o644)
 	if r.provider == Libvirt {
 		r.put("ids", id, state)
 	}

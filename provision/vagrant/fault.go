@@ -158,12 +158,6 @@ func (c cures) told(node, text, log string) *Fault {
 	return &Fault{Node: node, Class: ErrVagrant, Said: gist(text), Log: log}
 }
 
-// isLocked says whether vagrant failed because another one was at work.
-func isLocked(err error) bool {
-	var failed *failure
-	return errors.As(err, &failed) && errors.Is(cures{}.told("", failed.text, ""), ErrLocked)
-}
-
 // permission makes a fault that also is one of missing rights.
 type permission struct{ error }
 

@@ -105,7 +105,7 @@ func TestHaltedOrRemovedBehindOurBack(t *testing.T) {
 	s := newStage(t, Libvirt)
 	l := study(t)
 	s.wantUp(l)
-	r := fakeRun{s.fakeWorld, s.options.paths("study").dir, Libvirt, nil}
+	r := s.fakeRun(Libvirt)
 	r.set("router", "shutoff")
 	r.set("k8s-w0", absent)
 	for _, file := range []string{s.path("domains", r.object("k8s-w0")), s.path("volumes", r.object("k8s-w0")+".img")} {
@@ -275,7 +275,7 @@ func TestKilledInTheMiddle(t *testing.T) {
 	s.wantUp(l) // the fake refuses a name that is taken, as vagrant-libvirt does
 
 	// Half made another way: known to Vagrant, without all of its NICs.
-	r := fakeRun{s.fakeWorld, s.options.paths("study").dir, Libvirt, nil}
+	r := s.fakeRun(Libvirt)
 	r.set("k8s-w0", "shutoff")
 	s.put("domains", r.object("k8s-w0"), "1")
 	s.machines.fail = func(node string, _ machine.Access) error {
@@ -296,7 +296,7 @@ func TestOddStatesAreMended(t *testing.T) {
 			s := newStage(t, VirtualBox)
 			l := study(t)
 			s.wantUp(l)
-			r := fakeRun{s.fakeWorld, s.options.paths("study").dir, VirtualBox, nil}
+			r := s.fakeRun(VirtualBox)
 			r.set("router", state)
 			s.calls("")
 			s.options.GatherTime = time.Millisecond // it is the only one
@@ -326,33 +326,5 @@ func TestWaitsForAnotherVagrant(t *testing.T) {
 	s.faults(locked)
 	if _, errs := s.up(t.Context(), study(t)); !errors.Is(errs["router"], ErrLocked) {
 		t.Errorf("out of patience: %v", errs)
-	}
-}
-
-// TestMeetsAnotherVagrant looks, while another vagrant looks too: the text is what
-// Vagrant 2.3.4 says when both want to write down how a machine stands.
-func TestMeetsAnotherVagrant(t *testing.T) {
-	met := fakeFault{Type: "Vagrant::Errors::MachineLocked",
-		Text: "Vagrant can't use the requested machine because it is locked! This\nmeans that another Vagrant process is currently reading or modifying\nthe machine. Please wait for that Vagrant process to end and try\nagain. Details about the machine are shown below:\n\nName: router\nProvider: virtualbox"}
-	times := func(command string, n int) fakeFault {
-		f := met
-		f.Command, f.Times = command, n
-		return f
-	}
-	s := newStage(t, VirtualBox)
-	s.faults(times("ssh-config", 3))
-	s.wantUp(study(t))
-	s.restart(VirtualBox)
-	s.faults(times("status", 2))
-	seen, err := s.Observe(t.Context(), "study")
-	if err != nil || len(seen.Nodes) != 4 {
-		t.Errorf("%+v, %v", seen.Nodes, err)
-	}
-
-	s.restart(VirtualBox)
-	s.options.LookTime = 300 * time.Millisecond
-	s.faults(times("status", 1000))
-	if _, err := s.Observe(t.Context(), "study"); !errors.Is(err, ErrLocked) && !errors.Is(err, ErrVirtualBox) {
-		t.Errorf("locked for long: %v", err)
 	}
 }

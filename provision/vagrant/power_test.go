@@ -68,3 +68,27 @@ func TestRunsAndDoesNotAnswer(t *testing.T) {
 		t.Errorf("open: %v", err)
 	}
 }
+
+// TestLooksLeaveNothing: neither the copy that a vagrant looks at, nor a change of
+// what the next vagrant up goes by.
+func TestLooksLeaveNothing(t *testing.T) {
+	s := newStage(t, VirtualBox)
+	s.wantUp(study(t))
+	at := s.options.paths("study")
+	before := within(at.machines(), func(string) bool { return true })
+	if _, err := s.Observe(t.Context(), "study"); err != nil {
+		t.Fatal(err)
+	}
+	if left := within(at.dir, func(name string) bool { return strings.HasPrefix(name, "look-") }); len(left) > 0 {
+		t.Errorf("left are %q", left)
+	}
+	r := s.fakeRun(VirtualBox)
+	for _, node := range before {
+		if !exists(r.machine(node, "id")) || !exists(r.machine(node, "index_uuid")) {
+			t.Errorf("%s: Vagrant does not know it any more", node)
+		}
+	}
+	if len(before) != 4 {
+		t.Errorf("machines: %q", before)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,15 +16,13 @@ import (
 // it ended: VirtualBox leaves a server behind.
 const outputDelay = 2 * time.Second
 
-// lookRetry is how soon to look again where another vagrant was met at it: it
-// holds an entry for milliseconds, and to begin takes a second.
-const lookRetry = 100 * time.Millisecond
-
 // runner runs vagrant for one lab.
 type runner struct {
 	command  string
 	at       paths
 	provider string
+	// data is where it finds what it keeps of machines; the lab's .vagrant where it is empty.
+	data string
 	// grace is what an interrupted vagrant gets for its own cleaning up.
 	grace time.Duration
 }
@@ -72,12 +71,18 @@ func (r runner) run(ctx context.Context, on func(event), args ...string) error {
 // look runs a vagrant that changes nothing, and returns its events. One that
 // hangs is ended: it is waiting for what runs the VMs.
 func (p *Provider) look(ctx context.Context, l *lab, provider string, args ...string) ([]event, error) {
-	limited, cancel := context.WithTimeout(ctx, p.options.lookTime())
-	defer cancel()
 	r := p.runner(l, provider)
 	r.grace = outputDelay // it has nothing to clean up
-	events, err := r.lookUnlocked(limited, args...)
-	if err == nil || limited.Err() == nil || ctx.Err() != nil || isLocked(err) {
+	var err error
+	if r.data, err = l.at.view(); err != nil {
+		return nil, fmt.Errorf("look at the machines of lab %s: %w", l.name, err)
+	}
+	defer os.RemoveAll(r.data)
+	limited, cancel := context.WithTimeout(ctx, p.options.lookTime())
+	defer cancel()
+	var events []event
+	err = r.run(limited, func(e event) { events = append(events, e) }, args...)
+	if err == nil || limited.Err() == nil || ctx.Err() != nil {
 		return events, err
 	}
 	f := &Fault{Class: ErrLibvirt, Cure: cureHung, Log: l.at.log(),
@@ -88,23 +93,36 @@ func (p *Provider) look(ctx context.Context, l *lab, provider string, args ...st
 	return nil, f
 }
 
-// lookUnlocked tries again as long as another vagrant holds an entry of Vagrant's
-// index: who only looks writes down there what it saw, and one that meets it at
-// that fails (Machine#state and MachineIndex#get in Vagrant 2.3). The other
-// one may be the one that boots these machines.
-func (r runner) lookUnlocked(ctx context.Context, args ...string) (events []event, err error) {
-	for {
-		events = nil
-		err = r.run(ctx, func(e event) { events = append(events, e) }, args...)
-		if !isLocked(err) {
-			return events, err
-		}
-		select {
-		case <-time.After(lookRetry):
-		case <-ctx.Done():
-			return nil, err
-		}
+// view copies what Vagrant keeps of the lab's machines, for one that only looks.
+// By index_uuid it would find them in Vagrant's index too, and write down there what
+// it saw; and a vagrant up that meets it at that gives the machine up that it is
+// booting, and removes it (Machine#state and MachineIndex#get of Vagrant 2.3).
+func (p paths) view() (dir string, err error) {
+	if dir, err = os.MkdirTemp(p.dir, "look-"); err != nil {
+		return "", err
 	}
+	from := os.DirFS(p.machines())
+	err = fs.WalkDir(from, ".", func(path string, entry fs.DirEntry, err error) error {
+		to := filepath.Join(dir, "machines", path)
+		switch {
+		case err != nil:
+		case entry.IsDir():
+			err = os.MkdirAll(to, 0o700)
+		case entry.Name() != "index_uuid" && entry.Name() != "private_key":
+			var content []byte
+			if content, err = fs.ReadFile(from, path); err == nil {
+				err = os.WriteFile(to, content, 0o600)
+			}
+		}
+		if errors.Is(err, fs.ErrNotExist) { // a machine that goes meanwhile
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		os.RemoveAll(dir)
+	}
+	return dir, err
 }
 
 // stop interrupts the command's whole group when ctx ends, and kills it when it
@@ -144,6 +162,9 @@ func (r runner) environment(env []string) []string {
 			continue
 		}
 		kept = append(kept, e)
+	}
+	if r.data != "" {
+		kept = append(kept, "VAGRANT_DOTFILE_PATH="+r.data)
 	}
 	return append(kept, "VAGRANT_CWD="+r.at.dir, "VAGRANT_DEFAULT_PROVIDER="+r.provider,
 		"VAGRANT_CHECKPOINT_DISABLE=1", "VAGRANT_NO_COLOR=1")

@@ -132,6 +132,12 @@ func (s *stage) write(name string, value any) {
 	}
 }
 
+// fakeRun changes the lab study's machines behind labctl's back.
+func (s *stage) fakeRun(provider string) fakeRun {
+	dir := s.options.paths("study").dir
+	return fakeRun{s.fakeWorld, dir, filepath.Join(dir, ".vagrant"), provider, nil}
+}
+
 func (s *stage) faults(f ...fakeFault) { s.write("faults.json", f) }
 
 // calls are those whose line begins so, and starts the count anew.
