@@ -191,8 +191,10 @@ func TestTwoAtOnce(t *testing.T) {
 		}()
 	}
 	unchanged, waited := 0, 0
+	var all []string
 	for range cap(outputs) {
 		out := <-outputs
+		all = append(all, out)
 		if strings.Contains(out, "is unchanged") {
 			unchanged++
 		}
@@ -201,7 +203,7 @@ func TestTwoAtOnce(t *testing.T) {
 		}
 	}
 	if unchanged != cap(outputs)-1 || waited == 0 {
-		t.Errorf("%d of %d found nothing to do, %d waited", unchanged, cap(outputs), waited)
+		t.Errorf("%d of %d found nothing to do, %d waited:\n%s", unchanged, cap(outputs), waited, strings.Join(all, "\n"))
 	}
 	l.converges()
 }
