@@ -70,6 +70,25 @@ func TestQueue(t *testing.T) {
 	}
 }
 
+// TestLookPassesLabsBy: the BPF file system of a lab of namespaces on this machine
+// goes away with that lab, and what is in it is a node of that lab.
+func TestLookPassesLabsBy(t *testing.T) {
+	labs, own := t.TempDir(), t.TempDir()
+	const mounts = `mount -t bpf labctl "$1"; mkdir "$1/labctl-node"; mount -t bpf bpf "$2"; mkdir "$2/labctl-node"; shift 2; exec "$@"`
+	out, err := exec.Command("unshare", "--mount", "sh", "-ec", mounts, "sh", labs, own,
+		"sh", "-c", lookScript, "sh", "all", testMark, "/nowhere", "root").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := parseSeen(out, testMark)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.BPF == "" || s.BPF == labs || s.Places[labs+"/labctl-node"] || !s.Places[own+"/labctl-node"] {
+		t.Errorf("pins go to %q; its things are in %v", s.BPF, s.Places)
+	}
+}
+
 // TestLookAtAccount has a user who is not in passwd(5), and wants his files.
 func TestLookAtAccount(t *testing.T) {
 	home, bin := t.TempDir(), t.TempDir()

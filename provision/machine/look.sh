@@ -30,7 +30,8 @@ fact hostname "$name"
 fact arch "$(uname -m)"
 fact root "$(id -u)"
 [ -e /sys/kernel/btf/vmlinux ] && fact btf yes
-while read -r _ point kind _; do
+while read -r from point kind _; do
+	[ "$from" = labctl ] && continue # of a lab of namespaces, and goes with it
 	case $kind in
 	cgroup2) fact cgroup2 "$point" ;;
 	bpf)
