@@ -101,12 +101,10 @@ func (p *Provider) vagrantHalt(ctx context.Context, l *lab, s settings, node str
 	})
 }
 
-// teller tells what vagrant does, each thing once.
+// teller tells what vagrant does.
 func (p *Provider) teller() func(event) {
-	told := map[string]string{}
 	return func(e event) {
-		if what := progress(e); what != "" && told[e.Target] != what {
-			told[e.Target] = what
+		if what := progress(e); what != "" {
 			p.options.tell(e.Target, what)
 		}
 	}
